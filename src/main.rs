@@ -1,0 +1,3 @@
+//! The `ghostlight` command: see `ghostlight --help`.
+
+fn main() {}
