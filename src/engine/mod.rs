@@ -1,0 +1,281 @@
+//! The int8 engine: a model file's graph, run on one arena by one table of kernels.
+//!
+//! - [`place`]: fuse and plan, where each tensor lies for an input size;
+//! - [`constants`]: what each convolution's epilogue needs, derived once;
+//! - [`prepare`]: a node with its weights in the kernels' layout;
+//! - [`dynamic`]: routing and mixing of dynamic convolutions, per picture;
+//! - [`Engine`]: execute. After the first run for a size nothing is allocated.
+
+mod constants;
+mod dynamic;
+pub mod error;
+pub mod place;
+mod prepare;
+
+use std::sync::Arc;
+
+pub use error::EngineError;
+
+use crate::kernels::{Arena, Kernels, Team, View, ops};
+use crate::model::graph::{Detect, NodeId};
+use crate::weights::Model;
+use crate::weights::graph::QOp;
+use place::Placement;
+use prepare::Prepared;
+
+/// One level of the head's raw outputs, as f32.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadView<'a> {
+    /// Rows of cells.
+    pub height: usize,
+    /// Columns of cells.
+    pub width: usize,
+    /// Pixels per cell.
+    pub stride: usize,
+    /// DFL logits `[height * width, 4 * reg_max]`.
+    pub boxes: &'a [f32],
+    /// Class logits `[height * width, classes]`.
+    pub classes: &'a [f32],
+}
+
+/// A model that is ready to run.
+#[derive(Debug)]
+pub struct Engine {
+    model: Arc<Model>,
+    kernels: &'static dyn Kernels,
+    team: Team,
+    prepared: Vec<Prepared>,
+    /// Room for the largest mixed kernel.
+    mixed: Arena,
+    size: (usize, usize),
+    placement: Placement,
+    arena: Arena,
+    keep_all: bool,
+}
+
+impl Engine {
+    /// Prepares a model for its own input size.
+    ///
+    /// # Errors
+    /// [`EngineError`] where the threads cannot be started or the size does not fit the graph.
+    pub fn new(model: Arc<Model>, kernels: &'static dyn Kernels, threads: usize) -> Result<Self, EngineError> {
+        Self::with_memory(model, kernels, threads, false)
+    }
+
+    /// As [`Engine::new`], but no memory is reused, so that [`Engine::activation`] can read every node.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn keeping_all(model: Arc<Model>, kernels: &'static dyn Kernels, threads: usize) -> Result<Self, EngineError> {
+        Self::with_memory(model, kernels, threads, true)
+    }
+
+    fn with_memory(
+        model: Arc<Model>,
+        kernels: &'static dyn Kernels,
+        threads: usize,
+        keep_all: bool,
+    ) -> Result<Self, EngineError> {
+        let team =
+            Team::new(threads).map_err(|e| EngineError::Threads { threads, cause: e.to_string() })?;
+        let prepared: Vec<Prepared> =
+            (0..model.graph.nodes.len()).map(|id| prepare::prepare(&model, id, kernels.layout())).collect();
+        if kernels.layout() != crate::kernels::Layout::N16K4 {
+            log::info!("weights repacked for kernel {}", kernels.name());
+        }
+        let mixed = Arena::new(prepared.iter().map(Prepared::mixed_len).max().unwrap_or(0));
+        let [height, width] = model.info.input_size;
+        let placement = place::place(&model.graph, height, width, keep_all)?;
+        let arena = Arena::new(placement.arena_len);
+        Ok(Self {
+            model,
+            kernels,
+            team,
+            prepared,
+            mixed,
+            size: (height, width),
+            placement,
+            arena,
+            keep_all,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Name of the kernels in use.
+    pub fn kernel_name(&self) -> &'static str {
+        self.kernels.name()
+    }
+
+    /// Threads in use.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// Input height and width in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// Bytes of the arena for the current size.
+    pub fn arena_len(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Plans for another input size; nothing happens where it is the current one.
+    ///
+    /// # Errors
+    /// [`EngineError::Size`] where it does not fit the graph; the old size then stays.
+    pub fn resize(&mut self, height: usize, width: usize) -> Result<(), EngineError> {
+        if self.size == (height, width) {
+            return Ok(());
+        }
+        let placement = place::place(&self.model.graph, height, width, self.keep_all)?;
+        if placement.arena_len > self.arena.len() {
+            self.arena = Arena::new(placement.arena_len);
+        }
+        self.placement = placement;
+        self.size = (height, width);
+        Ok(())
+    }
+
+    /// The input's bytes: `[height, width, 4]`, R, G, B and one that is ignored, each as
+    /// [`crate::kernels::store`] gives it.
+    pub fn input_mut(&mut self) -> &mut [u8] {
+        let view = self.placement.views[0];
+        &mut self.arena.bytes_mut()[view.offset..view.offset + view.pixels() * view.stride]
+    }
+
+    /// Computes the heads' outputs from the input. The input's memory is reused: fill it each time.
+    ///
+    /// # Errors
+    /// [`EngineError::Op`] for a plan that an operation refuses, which a checked model never makes.
+    pub fn run(&mut self) -> Result<(), EngineError> {
+        let Self { model, kernels, team, prepared, mixed, placement, arena, .. } = self;
+        team.frame(|crew| {
+            for (id, node) in model.graph.nodes.iter().enumerate() {
+                let mut step = Step { model, kernels: *kernels, crew, arena, placement, id };
+                step.run(&mut prepared[id], mixed)
+                    .map_err(|source| EngineError::Op { node: node.name.clone(), source })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The detection head's constants.
+    pub fn detect(&self) -> &Detect {
+        match self.model.graph.nodes.last().map(|n| &n.op) {
+            Some(QOp::Detect(detect)) => detect,
+            _ => unreachable!("a checked model ends with its detection head"),
+        }
+    }
+
+    /// Levels of the head.
+    pub fn levels(&self) -> usize {
+        self.detect().strides.len()
+    }
+
+    /// Raw outputs of one level of the last run.
+    pub fn head(&self, level: usize) -> HeadView<'_> {
+        let last = &self.model.graph.nodes[self.model.graph.nodes.len() - 1];
+        let view = |i: usize| self.placement.views[last.inputs[i]];
+        let (boxes, classes) = (view(2 * level), view(2 * level + 1));
+        HeadView {
+            height: boxes.height,
+            width: boxes.width,
+            stride: self.detect().strides[level],
+            boxes: self.floats(boxes),
+            classes: self.floats(classes),
+        }
+    }
+
+    fn floats(&self, view: View) -> &[f32] {
+        bytemuck::cast_slice(&self.arena.bytes()[view.offset..view.end()])
+    }
+
+    /// Real values `[pixels, channels]` of any node after a run of an engine that keeps all; `None` for
+    /// the detection head.
+    pub fn activation(&self, id: NodeId) -> Option<Vec<f32>> {
+        let node = &self.model.graph.nodes[id];
+        let view = self.placement.views[id];
+        if matches!(node.op, QOp::Detect(_)) {
+            return None;
+        }
+        if place::is_float(node) {
+            return Some(self.floats(view).to_vec());
+        }
+        let quant = self.model.quant(id);
+        let bytes = &self.arena.bytes()[view.offset..view.end()];
+        let mut values = Vec::with_capacity(view.pixels() * view.channels);
+        for pixel in bytes.chunks(view.stride) {
+            for ((&byte, &step), &zero) in pixel.iter().zip(&quant.step).zip(&quant.zero) {
+                values.push((f32::from(crate::kernels::load(byte)) - f32::from(zero)) * step);
+            }
+        }
+        Some(values)
+    }
+
+    /// Routing weights of the last run: node and one number per expert.
+    pub fn routing(&self) -> Vec<(NodeId, Vec<f32>)> {
+        self.prepared.iter().enumerate().filter_map(|(id, p)| p.routing().map(|r| (id, r.to_vec()))).collect()
+    }
+}
+
+/// One node's turn.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    model: &'a Model,
+    kernels: &'a dyn Kernels,
+    crew: &'a crate::kernels::Crew<'a>,
+    arena: &'a mut Arena,
+    placement: &'a Placement,
+    id: NodeId,
+}
+
+impl Step<'_> {
+    fn run(&mut self, prepared: &mut Prepared, mixed: &mut Arena) -> Result<(), ops::OpError> {
+        let node = &self.model.graph.nodes[self.id];
+        let views = &self.placement.views;
+        let output = views[self.id];
+        let input = node.inputs.first().map_or(output, |&i| views[i]);
+        match (&node.op, prepared) {
+            (QOp::Conv { shape, .. }, Prepared::Dense(dense)) => {
+                let weights = dense.weights.get(self.model, node);
+                dense.run(self, shape, weights)
+            }
+            (QOp::Conv { shape, .. }, Prepared::Depthwise(depthwise)) => {
+                let weights = self.model.i8s(node, "weight");
+                depthwise.run(self, shape, weights)
+            }
+            (QOp::DynamicConv { shape, .. }, Prepared::Dynamic(dynamic)) => dynamic.run(self, shape, mixed),
+            (QOp::Add, Prepared::Add(affine)) => {
+                let job = ops::AddJob { a: input, b: views[node.inputs[1]], output, affine };
+                ops::add(self.crew, self.arena, &job)
+            }
+            (QOp::SqueezeExcite { .. }, Prepared::SqueezeExcite(se)) => se.run(self),
+            (QOp::MaxPool { kernel }, _) => {
+                ops::max_pool(self.kernels, self.crew, self.arena, (input, output), *kernel)
+            }
+            (QOp::Upsample { factor }, _) => {
+                ops::upsample(self.crew, self.arena, (input, output), *factor)
+            }
+            (QOp::Concat, _) => self.copy_into_concat(),
+            _ => Ok(()),
+        }
+    }
+
+    fn copy_into_concat(&mut self) -> Result<(), ops::OpError> {
+        let node = &self.model.graph.nodes[self.id];
+        for &(_, which) in self.placement.copies.iter().filter(|(concat, _)| *concat == self.id) {
+            let from = self.placement.views[node.inputs[which]];
+            let before: usize = node.inputs[..which].iter().map(|&i| self.model.graph.nodes[i].channels).sum();
+            let whole = self.placement.views[self.id];
+            let to = View { offset: whole.offset + before, channels: from.channels, ..whole };
+            ops::copy(self.crew, self.arena, (from, to))?;
+        }
+        Ok(())
+    }
+}

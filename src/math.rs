@@ -1,0 +1,69 @@
+//! Elementary functions with the same bits on every machine: only `+ - * /` and exact conversions.
+//!
+//! libm's `exp` differs between C libraries and CPUs; a routing weight that differs in its last bit
+//! may round to another integer, and then every layer behind it differs.
+
+/// `e^x` in f64, relative error below 1e-13 for `|x| <= 700`; 0 below, infinity above.
+///
+/// Cody-Waite reduction `x = k ln2 + r`, `|r| <= ln2 / 2`, then Taylor's series to degree 13.
+pub fn exp(x: f64) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
+    if x < -700.0 {
+        return 0.0;
+    }
+    if x > 700.0 {
+        return f64::INFINITY;
+    }
+    const LN2_HIGH: f64 = 6.931_471_803_691_238_2e-1;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let k = (x * std::f64::consts::LOG2_E).round_ties_even();
+    let r = (x - k * LN2_HIGH) - k * LN2_LOW;
+    let series = (1..=13).rev().fold(1.0, |sum, n| 1.0 + r / f64::from(n) * sum);
+    series * f64::from_bits(((k as i64 + 1023) as u64) << 52)
+}
+
+/// `1 / (1 + e^-x)`.
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `e^x_i / Σ e^x_j`, in place.
+pub fn softmax(values: &mut [f64]) {
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut sum = 0.0;
+    for v in values.iter_mut() {
+        *v = exp(*v - max);
+        sum += *v;
+    }
+    for v in values.iter_mut() {
+        *v /= sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_agrees_with_std() {
+        for i in -7000..=7000 {
+            let x = f64::from(i) / 10.0 + 0.037;
+            let relative = (exp(x) - x.exp()).abs() / x.exp();
+            assert!(relative < 1e-13 || x > 700.0 || x < -700.0, "x {x}: {relative}");
+        }
+        assert_eq!(exp(-1e9), 0.0);
+        assert_eq!(exp(1e9), f64::INFINITY);
+        assert!(exp(f64::NAN).is_nan());
+        assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn softmax_sums_to_one() {
+        let mut v = [1000.0, 999.0, -5.0];
+        softmax(&mut v);
+        assert!((v.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!(v[0] > v[1] && v[1] > v[2]);
+    }
+}

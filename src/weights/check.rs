@@ -1,0 +1,249 @@
+//! Checks of a quantised graph and of its tensors' values, before anything relies on them.
+
+use std::collections::HashSet;
+
+use super::error::WeightsError;
+use super::file::{Model, key};
+use super::graph::{MAX_EXPERTS, QAct, QGraph, QNode, QOp, QOutput};
+use crate::model::graph::{ConvShape, Detect, ModelInfo, Padding};
+
+const MAX_NODES: usize = 4096;
+const MAX_CHANNELS: usize = 1 << 14;
+const MAX_CLASSES: usize = 4096;
+/// Largest kernel side: [`crate::kernels::MAX_TAPS`] is its square.
+const MAX_KERNEL: usize = 7;
+
+/// Checks the graph's shape: after this, channel counts, input indices and element types agree.
+pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError> {
+    let metadata = |cause: String| WeightsError::Metadata { key: key::GRAPH, cause };
+    let nodes = &graph.nodes;
+    if nodes.len() < 2 || nodes.len() > MAX_NODES {
+        return Err(metadata(format!("{} nodes, expected 2 to {MAX_NODES}", nodes.len())));
+    }
+    let mut names = HashSet::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let fault = |cause: String| WeightsError::Node { node: node.name.clone(), cause };
+        if node.name.is_empty() || node.name.len() > 200 || !names.insert(node.name.as_str()) {
+            return Err(metadata(format!("node {index} has an empty, overlong or repeated name")));
+        }
+        if (index == 0) != matches!(node.op, QOp::Input) {
+            return Err(fault("the input must be the first node, and only that".into()));
+        }
+        if (index + 1 == nodes.len()) != matches!(node.op, QOp::Detect(_)) {
+            return Err(fault("the detection head must be the last node, and only that".into()));
+        }
+        if let Some(&bad) = node.inputs.iter().find(|&&i| i >= index) {
+            return Err(fault(format!("input {bad} does not come before it")));
+        }
+        if !matches!(node.op, QOp::Detect(_)) && !(1..=MAX_CHANNELS).contains(&node.channels) {
+            return Err(fault(format!("{} channels, expected 1 to {MAX_CHANNELS}", node.channels)));
+        }
+        check_node(graph, node).map_err(fault)?;
+    }
+    let Some(QOp::Detect(detect)) = nodes.last().map(|n| &n.op) else { return Ok(()) };
+    if info.classes.len() != detect.classes {
+        return Err(WeightsError::Metadata {
+            key: key::INFO,
+            cause: format!("{} class names for {} classes", info.classes.len(), detect.classes),
+        });
+    }
+    if info.input_size.iter().any(|&s| s == 0 || s % 32 != 0 || s > 8192) {
+        return Err(WeightsError::Metadata {
+            key: key::INFO,
+            cause: format!("input size {:?}, expected multiples of 32", info.input_size),
+        });
+    }
+    Ok(())
+}
+
+fn is_float(node: &QNode) -> bool {
+    matches!(
+        node.op,
+        QOp::Conv { output: QOutput::Float, .. } | QOp::DynamicConv { output: QOutput::Float, .. }
+    )
+}
+
+fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
+    let inputs: Vec<&QNode> = node.inputs.iter().map(|&i| &graph.nodes[i]).collect();
+    let count = |range: std::ops::RangeInclusive<usize>| {
+        if range.contains(&inputs.len()) {
+            Ok(())
+        } else {
+            Err(format!("{} inputs, expected {range:?}", inputs.len()))
+        }
+    };
+    let same_channels = |input: &QNode| {
+        if input.channels == node.channels {
+            Ok(())
+        } else {
+            Err(format!("{} channels from `{}`, has {}", input.channels, input.name, node.channels))
+        }
+    };
+    if !matches!(node.op, QOp::Detect(_)) && inputs.iter().any(|i| is_float(i)) {
+        return Err("takes an f32 output, which only the detection head may".into());
+    }
+    match &node.op {
+        QOp::Input => {
+            count(0..=0)?;
+            if node.channels != 3 { Err(format!("{} channels, expected 3", node.channels)) } else { Ok(()) }
+        }
+        QOp::Conv { shape, act, output } => {
+            count(1..=2)?;
+            check_conv(node, &inputs, shape, act, output)
+        }
+        QOp::DynamicConv { shape, act, output, experts, .. } => {
+            count(1..=2)?;
+            if !(1..=MAX_EXPERTS).contains(experts) {
+                return Err(format!("{experts} experts, expected 1 to {MAX_EXPERTS}"));
+            }
+            check_conv(node, &inputs, shape, act, output)
+        }
+        QOp::Add => {
+            count(2..=2)?;
+            inputs.iter().try_for_each(|i| same_channels(i))
+        }
+        QOp::Concat => {
+            count(1..=64)?;
+            let sum: usize = inputs.iter().map(|i| i.channels).sum();
+            if sum == node.channels { Ok(()) } else { Err(format!("inputs have {sum} channels together")) }
+        }
+        QOp::Slice { start } => {
+            count(1..=1)?;
+            let fits = start.checked_add(node.channels).is_some_and(|end| end <= inputs[0].channels);
+            if fits { Ok(()) } else { Err("slice runs past its input".into()) }
+        }
+        QOp::MaxPool { kernel } => {
+            count(1..=1)?;
+            if kernel % 2 == 0 || *kernel > 31 {
+                return Err(format!("pooling window {kernel}, expected odd, up to 31"));
+            }
+            same_channels(inputs[0])
+        }
+        QOp::Upsample { factor } => {
+            count(1..=1)?;
+            if !(1..=8).contains(factor) {
+                return Err(format!("factor {factor}, expected 1 to 8"));
+            }
+            same_channels(inputs[0])
+        }
+        QOp::SqueezeExcite { reduced } => {
+            count(1..=1)?;
+            if !(1..=MAX_CHANNELS).contains(reduced) {
+                return Err(format!("{reduced} reduced channels, expected 1 to {MAX_CHANNELS}"));
+            }
+            same_channels(inputs[0])
+        }
+        QOp::Detect(detect) => check_detect(detect, &inputs),
+    }
+}
+
+fn check_conv(
+    node: &QNode,
+    inputs: &[&QNode],
+    shape: &ConvShape,
+    act: &QAct,
+    output: &QOutput,
+) -> Result<(), String> {
+    if shape.c_in != inputs[0].channels || shape.c_out != node.channels {
+        return Err(format!(
+            "convolves {} to {} channels, has {} to {}",
+            shape.c_in, shape.c_out, inputs[0].channels, node.channels
+        ));
+    }
+    if !(1..=MAX_KERNEL).contains(&shape.kernel)
+        || !(1..=8).contains(&shape.stride)
+        || !(1..=16).contains(&shape.dilation)
+    {
+        return Err(format!(
+            "kernel {}, stride {}, dilation {}: expected 1 to {MAX_KERNEL}, 1 to 8, 1 to 16",
+            shape.kernel, shape.stride, shape.dilation
+        ));
+    }
+    if matches!(shape.padding, Padding::Fixed(p) if p > 64) {
+        return Err("padding over 64".into());
+    }
+    if shape.groups != 1 && !shape.is_depthwise() {
+        return Err(format!("{} groups: neither dense nor depthwise", shape.groups));
+    }
+    if matches!(act, QAct::Gated { shift, .. } if *shift > 8) {
+        return Err("activation shift over 8".into());
+    }
+    match output {
+        QOutput::Int8 { unit } if !(unit.is_finite() && *unit > 0.0) => {
+            return Err(format!("unit {unit} is not a positive number"));
+        }
+        QOutput::Float if inputs.len() > 1 || *act != QAct::Identity || shape.is_depthwise() => {
+            return Err("an f32 output has neither activation nor residual, and is dense".into());
+        }
+        _ => {}
+    }
+    match inputs.get(1) {
+        Some(residual) if residual.channels != node.channels => {
+            Err(format!("residual has {} channels, output {}", residual.channels, node.channels))
+        }
+        Some(_) if shape.is_depthwise() => Err("a depthwise convolution takes no residual".into()),
+        _ => Ok(()),
+    }
+}
+
+fn check_detect(detect: &Detect, inputs: &[&QNode]) -> Result<(), String> {
+    if detect.strides.is_empty() || detect.strides.len() > 8 || inputs.len() != 2 * detect.strides.len() {
+        return Err(format!("{} inputs for {} levels", inputs.len(), detect.strides.len()));
+    }
+    if detect.strides.iter().any(|s| !s.is_power_of_two() || *s > 256) {
+        return Err(format!("strides {:?}, expected powers of two up to 256", detect.strides));
+    }
+    if !(1..=MAX_CLASSES).contains(&detect.classes) || !(1..=64).contains(&detect.reg_max) {
+        return Err(format!("{} classes, {} bins per side", detect.classes, detect.reg_max));
+    }
+    for pair in inputs.chunks(2) {
+        if !is_float(pair[0]) || !is_float(pair[1]) {
+            return Err("takes int8 inputs, expected f32".into());
+        }
+        if pair[0].channels != 4 * detect.reg_max || pair[1].channels != detect.classes {
+            return Err(format!("level with {} and {} channels", pair[0].channels, pair[1].channels));
+        }
+    }
+    Ok(())
+}
+
+/// Checks tensors' values: scales are positive numbers, zero points bytes, weights not -128.
+pub(super) fn values(model: &Model) -> Result<(), WeightsError> {
+    for node in &model.graph.nodes {
+        for spec in node.tensors() {
+            let bad = |index: usize, value: String, expected| WeightsError::TensorValue {
+                name: format!("{}.{}", node.name, spec.suffix),
+                value,
+                index,
+                expected,
+            };
+            match spec.suffix {
+                "weight" => {
+                    // Products of -128 by -128 overflow the i16 pair sums of the kernels for old ARM cores.
+                    if let Some(i) = model.i8s(node, spec.suffix).iter().position(|&w| w == i8::MIN) {
+                        return Err(bad(i, "-128".into(), "-127 to 127"));
+                    }
+                }
+                "zero" => {
+                    let zeros = model.i32s(node, spec.suffix);
+                    if let Some(i) = zeros.iter().position(|z| !(0..=255).contains(z)) {
+                        return Err(bad(i, zeros[i].to_string(), "0 to 255"));
+                    }
+                }
+                "step" | "weight_scale" => {
+                    let scales = model.f32s(node, spec.suffix);
+                    if let Some(i) = scales.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
+                        return Err(bad(i, scales[i].to_string(), "a positive number"));
+                    }
+                }
+                _ => {
+                    let numbers = model.f32s(node, spec.suffix);
+                    if let Some(i) = numbers.iter().position(|s| !s.is_finite()) {
+                        return Err(bad(i, numbers[i].to_string(), "a finite number"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! The model file: a safetensors container whose int8 tensors are used where they lie in the map.
+//!
+//! - [`graph`]: the quantised graph and the tensors that each node owns;
+//! - [`file`]: opening, with every number checked before use;
+//! - [`write`]: writing, by way of a temporary file, fsync and rename.
+//!
+//! # Format 1
+//!
+//! Metadata (`__metadata__`): `ghostlight.format` = `1`, `ghostlight.layout` = `n16k4`,
+//! `ghostlight.graph` ([`graph::QGraph`] as JSON), `ghostlight.info`
+//! ([`crate::model::graph::ModelInfo`] as JSON), `ghostlight.report` (the conversion's error report),
+//! `ghostlight.source_sha256`, `ghostlight.weights_license`. Tensor data start at a multiple of 64 and
+//! each tensor is a multiple of 64 bytes long, so that each lies aligned in the map.
+
+mod check;
+pub mod error;
+pub mod file;
+pub mod graph;
+pub mod write;
+
+pub use error::WeightsError;
+pub use file::Model;

@@ -1,0 +1,110 @@
+//! The program's shape: modules depend downward only, and files stay readable in one sitting.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules from the bottom up; a module may use those of a lower level, and itself.
+const LEVELS: &[&[&str]] = &[
+    &["math", "kernels"],
+    &["model"],
+    &["weights", "vision"],
+    &["engine", "reference", "sink", "source"],
+    &["quant"],
+    &["cli"],
+];
+
+/// Lines after which a file is too long to be read in one sitting.
+const LINES: usize = 550;
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn source_files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found.sort();
+    found
+}
+
+/// The top-level module of a file: `src/engine/place.rs` is `engine`.
+fn module(path: &Path) -> String {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let first = path.strip_prefix(src).unwrap().components().next().unwrap();
+    first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+fn level(module: &str) -> Option<usize> {
+    LEVELS.iter().position(|l| l.contains(&module))
+}
+
+/// Modules named behind `crate::` in code, not in comments.
+fn uses(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim_start).filter(|l| !l.starts_with("//")) {
+        for rest in line.split("crate::").skip(1) {
+            let list = rest.strip_prefix('{').and_then(|r| r.split('}').next());
+            let heads = list.map_or_else(|| vec![rest], |l| l.split(',').collect());
+            names.extend(heads.iter().map(|h| {
+                h.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+            }));
+        }
+    }
+    names
+}
+
+#[test]
+fn modules_depend_downward_only() {
+    let mut checked = 0;
+    for path in source_files() {
+        let own = module(&path);
+        if own == "main" || own == "lib" {
+            continue;
+        }
+        let own_level = level(&own).unwrap_or_else(|| panic!("{own} has no level: add it to LEVELS"));
+        for used in uses(&fs::read_to_string(&path).unwrap()) {
+            let Some(used_level) = level(&used) else { continue };
+            assert!(
+                used == own || used_level < own_level,
+                "{}: `{own}` must not use `{used}`",
+                path.display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "only {checked} uses found: the test reads nothing");
+}
+
+#[test]
+fn candle_stays_in_the_reference() {
+    for path in source_files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let allowed = ["reference", "quant"].contains(&module(&path).as_str());
+        assert!(allowed || !text.contains("candle_"), "{}", path.display());
+    }
+}
+
+#[test]
+fn files_are_read_in_one_sitting() {
+    for path in source_files() {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LINES, "{} has {lines} lines: split it", path.display());
+    }
+}
+
+#[test]
+fn unsafe_stays_where_it_must() {
+    for path in source_files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains("unsafe "));
+        let place = module(&path);
+        assert!(!code || place == "kernels" || place == "source" || path.ends_with("weights/file.rs"), "{path:?}");
+    }
+}
