@@ -1,0 +1,11 @@
+//! From pixels to boxes: decoding pictures, letterboxing, reading the heads, drawing.
+//!
+//! Everything here gives the same bits on every machine: fixed-point resizing, an own `exp`, stable sorts.
+//! What runs once per frame ([`Letterbox`], [`Detector`]) keeps its buffers and allocates nothing once warm.
+
+pub mod detect;
+pub mod letterbox;
+pub mod math;
+
+pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions};
+pub use letterbox::{Letterbox, LetterboxError, Pixels, Placement, Size};
