@@ -3,9 +3,13 @@
 //! Everything here gives the same bits on every machine: fixed-point resizing, an own `exp`, stable sorts.
 //! What runs once per frame ([`Letterbox`], [`Detector`]) keeps its buffers and allocates nothing once warm.
 
+pub mod decode;
 pub mod detect;
+mod huffman;
 pub mod letterbox;
 pub mod math;
 
+pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
 pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions};
+pub use huffman::with_huffman_tables;
 pub use letterbox::{Letterbox, LetterboxError, Pixels, Placement, Size};
