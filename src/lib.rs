@@ -19,4 +19,5 @@
 
 pub mod kernels;
 pub mod model;
+pub mod sink;
 pub mod vision;

@@ -117,7 +117,7 @@ fn decode_jpeg_upright(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
 
 /// Decodes a JPEG in zune-jpeg's strict mode: by default it returns truncated pictures as whole ones.
 fn decode_jpeg(bytes: &[u8], rgb: &mut Vec<u8>) -> Result<(Size, Orientation), DecodeError> {
-    let broken = |error: zune_jpeg::errors::DecodeErrors| DecodeError::Jpeg(error.to_string());
+    let broken = |error: zune_jpeg::errors::DecodeErrors| DecodeError::Jpeg(one_line(&error));
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(usize::from(u16::MAX))
@@ -142,7 +142,7 @@ fn decode_jpeg(bytes: &[u8], rgb: &mut Vec<u8>) -> Result<(Size, Orientation), D
 }
 
 fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, DecodeError> {
-    let broken = |error: image::ImageError| DecodeError::Picture { format, cause: error.to_string() };
+    let broken = |error: image::ImageError| DecodeError::Picture { format, cause: one_line(&error) };
     let mut limits = image::Limits::no_limits();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -154,6 +154,11 @@ fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, DecodeErr
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     image.apply_orientation(orientation);
     Ok(image.into_rgb8())
+}
+
+/// Decoders' messages may hold line breaks; ours are one line.
+fn one_line(error: &dyn std::fmt::Display) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn check_pixels(width: u64, height: u64) -> Result<(), DecodeError> {

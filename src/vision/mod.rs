@@ -5,11 +5,13 @@
 
 pub mod decode;
 pub mod detect;
+pub mod draw;
 mod huffman;
 pub mod letterbox;
 pub mod math;
 
 pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
 pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions};
+pub use draw::{SaveError, draw_detections, save_image};
 pub use huffman::with_huffman_tables;
 pub use letterbox::{Letterbox, LetterboxError, Pixels, Placement, Size};
