@@ -21,4 +21,7 @@ pub mod engine;
 pub mod kernels;
 pub mod math;
 pub mod model;
+pub mod quant;
+pub mod sink;
+pub mod vision;
 pub mod weights;

@@ -1,0 +1,6 @@
+//! Where detections go.
+
+pub mod jsonl;
+pub mod time;
+
+pub use jsonl::{Found, Record, Timing, write_record};

@@ -1,0 +1,17 @@
+//! From pixels to boxes: decoding pictures, letterboxing, reading the heads, drawing.
+//!
+//! Everything here gives the same bits on every machine: fixed-point resizing, an own `exp`, stable sorts.
+//! What runs once per frame ([`Letterbox`], [`Detector`]) keeps its buffers and allocates nothing once warm.
+
+pub mod decode;
+pub mod detect;
+pub mod draw;
+mod huffman;
+pub mod letterbox;
+pub mod math;
+
+pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
+pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions};
+pub use draw::{SaveError, draw_detections, save_image};
+pub use huffman::with_huffman_tables;
+pub use letterbox::{Letterbox, LetterboxError, Pixels, Placement, Size};
