@@ -182,5 +182,12 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     /// # Safety
     /// - `input` is readable for `pixels` runs of `channels` bytes, `stride` apart.
     /// - `sums` has `channels` elements.
-    unsafe fn channel_sums(&self, input: *const u8, pixels: usize, stride: usize, channels: usize, sums: &mut [u32]);
+    unsafe fn channel_sums(
+        &self,
+        input: *const u8,
+        pixels: usize,
+        stride: usize,
+        channels: usize,
+        sums: &mut [u32],
+    );
 }
