@@ -80,6 +80,30 @@ pub enum Op {
     Detect(Detect),
 }
 
+impl Op {
+    /// The operation in a few words, for example `conv 3x3/2 silu`.
+    pub fn describe(&self) -> String {
+        match self {
+            Op::Input => "input".to_string(),
+            Op::Conv(conv) => format!("conv {} {}", conv.shape.describe(), conv.activation.name()),
+            Op::DynamicConv(conv) => format!(
+                "dynamic conv {} {}, {} experts, {}",
+                conv.shape.describe(),
+                conv.activation.name(),
+                conv.experts,
+                conv.routing.name()
+            ),
+            Op::Add => "add".to_string(),
+            Op::Concat => "concat".to_string(),
+            Op::Slice { start } => format!("slice from {start}"),
+            Op::MaxPool { kernel } => format!("max pool {kernel}x{kernel}"),
+            Op::Upsample { factor } => format!("upsample x{factor}"),
+            Op::SqueezeExcite(se) => format!("squeeze-excite to {}", se.reduced),
+            Op::Detect(detect) => format!("detect, {} classes", detect.classes),
+        }
+    }
+}
+
 /// Shape of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConvShape {
@@ -143,6 +167,23 @@ impl ConvShape {
         self.c_out * (self.c_in / self.groups) * self.kernel * self.kernel
     }
 
+    /// Kernel, stride and groups in a few words, for example `3x3/2 depthwise`.
+    pub fn describe(&self) -> String {
+        let mut text = format!("{0}x{0}", self.kernel);
+        if self.stride > 1 {
+            text += &format!("/{}", self.stride);
+        }
+        if self.is_depthwise() {
+            text += " depthwise";
+        } else if self.groups > 1 {
+            text += &format!(" in {} groups", self.groups);
+        }
+        if self.dilation > 1 {
+            text += &format!(" dilated by {}", self.dilation);
+        }
+        text
+    }
+
     /// Multiply-accumulates for an output of `h x w` pixels.
     pub fn macs(&self, h: usize, w: usize) -> u64 {
         self.weight_len() as u64 * h as u64 * w as u64
@@ -159,6 +200,17 @@ pub enum Activation {
     Relu,
     /// `x * sigmoid(x)`
     Silu,
+}
+
+impl Activation {
+    /// Name in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Identity => "identity",
+            Activation::Relu => "relu",
+            Activation::Silu => "silu",
+        }
+    }
 }
 
 /// A static convolution with its bias and activation.
@@ -182,6 +234,16 @@ pub enum RoutingKind {
     Sigmoid,
     /// Experts compete: `softmax(z)` (ParameterNet's text).
     Softmax,
+}
+
+impl RoutingKind {
+    /// Name in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            RoutingKind::Sigmoid => "sigmoid",
+            RoutingKind::Softmax => "softmax",
+        }
+    }
 }
 
 /// A convolution whose kernel is `Σ r_e W_e`, `r = routing(mean(x))`, per image (CondConv; ParameterNet).
