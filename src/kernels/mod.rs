@@ -20,8 +20,14 @@
 //! may ask for another [`Layout`]; weights are then repacked once at load.
 
 pub mod arena;
-
+pub mod detect;
+pub mod ops;
+pub mod pack;
 pub mod requant;
+pub mod scalar;
+pub mod team;
+
+pub use team::{Crew, Team};
 
 pub use arena::{Arena, View};
 pub use requant::{Act, Requant, Residual};
@@ -150,6 +156,13 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
 
     /// Largest tile of [`Kernels::dense`].
     fn tile(&self) -> Tile;
+
+    /// Tile to cut a convolution of `channels` output channels into, at most [`Kernels::tile`] both ways.
+    /// Pixel pointers lie `tile().rows` apart all the same.
+    fn tile_for(&self, channels: usize) -> Tile {
+        let tile = self.tile();
+        Tile { blocks: tile.blocks.min(channels.div_ceil(CELL_CHANNELS)).max(1), ..tile }
+    }
 
     /// Computes one tile of a dense convolution.
     ///
