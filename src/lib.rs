@@ -17,6 +17,7 @@
 //! A picture's way: `vision::decode` → `vision::letterbox` into the arena's input →
 //! `engine::Engine::run` (steps over one arena, no allocation) → `vision::detect` (DFL, NMS) → `sink`.
 
+pub mod detector;
 pub mod engine;
 pub mod kernels;
 pub mod math;

@@ -9,6 +9,7 @@ const LEVELS: &[&[&str]] = &[
     &["model"],
     &["weights", "vision"],
     &["engine", "reference", "sink", "source"],
+    &["detector"],
     &["quant"],
     &["cli"],
 ];

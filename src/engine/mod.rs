@@ -154,12 +154,21 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Op`] for a plan that an operation refuses, which a checked model never makes.
     pub fn run(&mut self) -> Result<(), EngineError> {
+        self.run_with(|_| {})
+    }
+
+    /// As [`Engine::run`]; `done` is told of each node that has run.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run_with(&mut self, mut done: impl FnMut(NodeId)) -> Result<(), EngineError> {
         let Self { model, kernels, team, prepared, mixed, placement, arena, .. } = self;
         team.frame(|crew| {
             for (id, node) in model.graph.nodes.iter().enumerate() {
                 let mut step = Step { model, kernels: *kernels, crew, arena, placement, id };
                 step.run(&mut prepared[id], mixed)
                     .map_err(|source| EngineError::Op { node: node.name.clone(), source })?;
+                done(id);
             }
             Ok(())
         })

@@ -1,0 +1,156 @@
+//! A picture in, detections out: letterbox, network, boxes, with every buffer kept between pictures.
+//!
+//! [`Detector::detect`] is the one path that `detect`, `bench` and the daemon use; it is the same for
+//! the int8 engine and for the f32 reference.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::{Engine, EngineError};
+use crate::kernels::STORED_OFFSET;
+use crate::model::graph::NodeId;
+use crate::vision::letterbox::rectangle;
+use crate::vision::{
+    Detection, Detector as Boxes, HeadLevel, HeadsError, Letterbox, LetterboxError, NmsOptions, Pixels, Size,
+};
+
+/// Sides of an input are multiples of the coarsest level's cell.
+pub const STRIDE: usize = 32;
+
+/// A picture that gives no detections.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    /// It cannot be letterboxed.
+    #[error(transparent)]
+    Letterbox(#[from] LetterboxError),
+    /// The network cannot run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The heads are not what they should be.
+    #[error(transparent)]
+    Heads(#[from] HeadsError),
+    /// The reference cannot run.
+    #[error("reference: {0}")]
+    Reference(String),
+}
+
+/// How long the stages of one picture took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From RGB to the network's input.
+    pub preprocess: Duration,
+    /// The network.
+    pub inference: Duration,
+    /// From heads to boxes.
+    pub postprocess: Duration,
+}
+
+/// How a picture is fitted into the network's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// The smallest rectangle of whole cells within the size, as Ultralytics predicts.
+    Rectangle(Size),
+    /// Just this size.
+    Exact(Size),
+}
+
+impl Fit {
+    /// Input size for a picture.
+    pub fn input(self, picture: Size) -> Size {
+        match self {
+            Fit::Rectangle(limit) => rectangle(picture, limit, STRIDE),
+            Fit::Exact(size) => size,
+        }
+    }
+}
+
+/// The int8 engine with its letterbox and its boxes.
+#[derive(Debug)]
+pub struct Detector {
+    engine: Engine,
+    fit: Fit,
+    letterbox: Letterbox,
+    boxes: Boxes,
+}
+
+impl Detector {
+    /// A detector that fits pictures as `fit` says.
+    pub fn new(engine: Engine, fit: Fit) -> Self {
+        Self { engine, fit, letterbox: Letterbox::new(), boxes: Boxes::new() }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Detections in a picture, the most confident first, corners in its pixels.
+    ///
+    /// Allocates nothing once a picture of the same size went through.
+    ///
+    /// # Errors
+    /// [`DetectError`] for a picture without pixels, or a bug.
+    pub fn detect(
+        &mut self,
+        picture: Pixels<'_>,
+        options: &NmsOptions,
+    ) -> Result<(&[Detection], Timing), DetectError> {
+        let started = Instant::now();
+        let input = self.fit.input(picture.size);
+        self.engine.resize(input.height, input.width)?;
+        let placement = self.letterbox.run(picture, input, STORED_OFFSET as u8, self.engine.input_mut())?;
+        let preprocessed = Instant::now();
+        self.engine.run()?;
+        let inferred = Instant::now();
+        let (levels, count) = levels(&self.engine);
+        let classes = self.engine.detect().classes;
+        let detections = self.boxes.run(&levels[..count], classes, &placement, options)?;
+        let timing = Timing {
+            preprocess: preprocessed - started,
+            inference: inferred - preprocessed,
+            postprocess: inferred.elapsed(),
+        };
+        Ok((detections, timing))
+    }
+
+    /// Runs one picture and gives each node's time, in order.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<(NodeId, Duration)>, DetectError> {
+        let input = self.fit.input(picture.size);
+        self.engine.resize(input.height, input.width)?;
+        self.letterbox.run(picture, input, STORED_OFFSET as u8, self.engine.input_mut())?;
+        let mut times = Vec::with_capacity(self.engine.model().graph.nodes.len());
+        let mut before = Instant::now();
+        self.engine.run_with(|id| {
+            let now = Instant::now();
+            times.push((id, now - before));
+            before = now;
+        })?;
+        Ok(times)
+    }
+}
+
+/// The head's levels on the stack, and how many they are.
+fn levels(engine: &Engine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
+    let none = HeadLevel { height: 0, width: 0, stride: 1, boxes: &[], box_row: 0, classes: &[], class_row: 0 };
+    let mut levels = [none; MAX_LEVELS];
+    let detect = engine.detect();
+    let count = engine.levels().min(MAX_LEVELS);
+    for (index, level) in levels[..count].iter_mut().enumerate() {
+        let head = engine.head(index);
+        *level = HeadLevel {
+            height: head.height,
+            width: head.width,
+            stride: head.stride,
+            boxes: head.boxes,
+            box_row: 4 * detect.reg_max,
+            classes: head.classes,
+            class_row: detect.classes,
+        };
+    }
+    (levels, count)
+}
+
+/// Most levels of a head that a checked model has.
+const MAX_LEVELS: usize = 8;
