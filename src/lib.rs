@@ -23,6 +23,7 @@ pub mod kernels;
 pub mod math;
 pub mod model;
 pub mod quant;
+pub mod reference;
 pub mod sink;
 pub mod vision;
 pub mod weights;

@@ -186,7 +186,7 @@ impl ConvShape {
 
     /// Multiply-accumulates for an output of `h x w` pixels.
     pub fn macs(&self, h: usize, w: usize) -> u64 {
-        self.weight_len() as u64 * h as u64 * w as u64
+        (self.weight_len() as u64).saturating_mul(h as u64 * w as u64)
     }
 }
 

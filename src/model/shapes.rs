@@ -8,6 +8,9 @@ use super::graph::{Graph, Node, NodeId, Op};
 /// Height, width and channels of a node's output.
 pub type Shape = (usize, usize, usize);
 
+/// Largest side of any layer's output.
+const MAX_SIDE: usize = 1 << 20;
+
 /// Why a graph does not take an input size, or is no graph at all.
 #[derive(Debug, Error, PartialEq)]
 pub enum ShapeError {
@@ -120,7 +123,7 @@ fn output_shape(node: &Node, inputs: &[Shape], input: (usize, usize)) -> Result<
         }
         Op::Slice { start } => sliced(node, *start, inputs[0])?,
         Op::MaxPool { .. } | Op::SqueezeExcite(_) => inputs[0],
-        Op::Upsample { factor } => (inputs[0].0 * factor, inputs[0].1 * factor, inputs[0].2),
+        Op::Upsample { factor } => enlarged(node, *factor, inputs[0])?,
         Op::Detect(detect) => {
             for pair in inputs.chunks(2) {
                 let expected = [4 * detect.reg_max, detect.classes];
@@ -150,6 +153,14 @@ fn convolved(node: &Node, shape: &super::graph::ConvShape, inputs: &[Shape]) -> 
     match inputs.get(1) {
         Some(&residual) => same(node, &[out, residual]),
         None => Ok(out),
+    }
+}
+
+fn enlarged(node: &Node, factor: usize, (h, w, c): Shape) -> Result<Shape, ShapeError> {
+    let side = |n: usize| n.checked_mul(factor).filter(|&n| n <= MAX_SIDE);
+    match (side(h), side(w)) {
+        (Some(h), Some(w)) => Ok((h, w, c)),
+        _ => Err(mismatch(node, format!("at most {MAX_SIDE} pixels a side"), format!("{factor} x {h}x{w}"))),
     }
 }
 

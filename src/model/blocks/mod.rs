@@ -107,7 +107,7 @@ fn sources(layer: &str, row: &Row, outputs: &[NodeId]) -> Result<Vec<NodeId>, Bu
 }
 
 /// Blocks that [`Builder::block`] takes.
-fn is_known(block: &str) -> bool {
+pub(crate) fn is_known(block: &str) -> bool {
     canonical(block).is_some()
 }
 
