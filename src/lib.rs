@@ -17,7 +17,9 @@
 //! A picture's way: `vision::decode` → `vision::letterbox` into the arena's input →
 //! `engine::Engine::run` (steps over one arena, no allocation) → `vision::detect` (DFL, NMS) → `sink`.
 
+pub mod cli;
 pub mod kernels;
 pub mod model;
 pub mod sink;
+pub mod source;
 pub mod vision;
