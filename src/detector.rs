@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError};
 use crate::kernels::STORED_OFFSET;
-use crate::model::graph::NodeId;
+use crate::model::graph::{Graph, NodeId};
+use crate::reference::{Reference, ReferenceError};
 use crate::vision::letterbox::rectangle;
 use crate::vision::{
     Detection, Detector as Boxes, HeadLevel, HeadsError, Letterbox, LetterboxError, NmsOptions, Pixels, Size,
@@ -29,8 +30,8 @@ pub enum DetectError {
     #[error(transparent)]
     Heads(#[from] HeadsError),
     /// The reference cannot run.
-    #[error("reference: {0}")]
-    Reference(String),
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
 }
 
 /// How long the stages of one picture took.
@@ -129,6 +130,72 @@ impl Detector {
         })?;
         Ok(times)
     }
+}
+
+/// The f32 reference behind the same letterbox and boxes.
+#[derive(Debug)]
+pub struct ReferenceDetector {
+    reference: Reference,
+    classes: usize,
+    fit: Fit,
+    letterbox: Letterbox,
+    boxes: Boxes,
+}
+
+impl ReferenceDetector {
+    /// A detector for a graph with weights.
+    ///
+    /// # Errors
+    /// [`ReferenceError`] for a graph that candle cannot run.
+    pub fn new(graph: &Graph, fit: Fit) -> Result<Self, ReferenceError> {
+        let reference = Reference::new(graph)?;
+        let classes = graph.info.classes.len();
+        Ok(Self { reference, classes, fit, letterbox: Letterbox::new(), boxes: Boxes::new() })
+    }
+
+    /// As [`Detector::detect`], in f32.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn detect(
+        &mut self,
+        picture: Pixels<'_>,
+        options: &NmsOptions,
+    ) -> Result<(&[Detection], Timing), DetectError> {
+        let started = Instant::now();
+        let input = self.fit.input(picture.size);
+        let mut bytes = vec![0; input.height * input.width * 4];
+        let placement = self.letterbox.run(picture, input, 0, &mut bytes)?;
+        let rgb = without_fourth(&bytes);
+        let preprocessed = Instant::now();
+        let outputs = self.reference.run_u8(&rgb, input.height, input.width)?;
+        let inferred = Instant::now();
+        let levels: Vec<HeadLevel<'_>> = outputs
+            .levels
+            .iter()
+            .map(|level| HeadLevel {
+                height: level.height,
+                width: level.width,
+                stride: level.stride,
+                boxes: &level.boxes,
+                box_row: level.boxes.len() / (level.height * level.width).max(1),
+                classes: &level.classes,
+                class_row: self.classes,
+            })
+            .collect();
+        let detections = self.boxes.run(&levels, self.classes, &placement, options)?;
+        let timing = Timing {
+            preprocess: preprocessed - started,
+            inference: inferred - preprocessed,
+            postprocess: inferred.elapsed(),
+        };
+        Ok((detections, timing))
+    }
+}
+
+/// `[pixels, 4]` bytes as `[pixels, 3]`.
+pub fn without_fourth(bytes: &[u8]) -> Vec<u8> {
+    bytes.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
 }
 
 /// The head's levels on the stack, and how many they are.

@@ -17,6 +17,7 @@
 //! A picture's way: `vision::decode` → `vision::letterbox` into the arena's input →
 //! `engine::Engine::run` (steps over one arena, no allocation) → `vision::detect` (DFL, NMS) → `sink`.
 
+pub mod cli;
 pub mod detector;
 pub mod engine;
 pub mod kernels;
@@ -25,5 +26,6 @@ pub mod model;
 pub mod quant;
 pub mod reference;
 pub mod sink;
+pub mod source;
 pub mod vision;
 pub mod weights;

@@ -93,6 +93,12 @@ pub struct Reference {
     last_reader: Vec<NodeId>,
 }
 
+impl std::fmt::Debug for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reference").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+    }
+}
+
 impl Reference {
     /// Prepares a graph with weights.
     pub fn new(graph: &Graph) -> Result<Self, ReferenceError> {

@@ -120,6 +120,12 @@ impl Engine {
         self.size
     }
 
+    /// Height and width of a node's output.
+    pub fn node_size(&self, id: NodeId) -> (usize, usize) {
+        let view = self.placement.views[id];
+        (view.height, view.width)
+    }
+
     /// Bytes of the arena for the current size.
     pub fn arena_len(&self) -> usize {
         self.arena.len()

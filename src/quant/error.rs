@@ -13,4 +13,19 @@ pub enum QuantError {
         /// What it has.
         what: String,
     },
+    /// Nothing to calibrate on.
+    #[error("none of {tried} calibration pictures could be read; give a folder of JPEG or PNG photographs")]
+    NoPictures {
+        /// Pictures tried.
+        tried: usize,
+    },
+    /// The reference cannot run it.
+    #[error(transparent)]
+    Reference(#[from] crate::reference::ReferenceError),
+    /// The quantised model does not hold.
+    #[error("the converted model: {0}; please report this")]
+    Weights(#[from] crate::weights::WeightsError),
+    /// The engine cannot run it.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
 }

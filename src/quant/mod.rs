@@ -4,6 +4,7 @@
 //! and a zero point of its own; the next convolution's weights take the steps in before they are
 //! rounded, so that per-channel activations cost nothing at run time.
 
+pub mod convert;
 pub mod error;
 pub mod gate;
 mod quantise;
@@ -11,5 +12,6 @@ pub mod ranges;
 pub mod report;
 pub mod weights;
 
+pub use convert::{Converted, Request, convert};
 pub use error::QuantError;
 pub use quantise::{Quantised, quantise};

@@ -111,6 +111,44 @@ pub enum QOp {
     Detect(Detect),
 }
 
+impl QOp {
+    /// The operation in a few words, for example `conv 3x3/2`.
+    pub fn describe(&self) -> String {
+        match self {
+            QOp::Input => "input".into(),
+            QOp::Conv { shape, act, .. } => format!("conv {}{}", shape.describe(), act.suffix()),
+            QOp::DynamicConv { shape, act, experts, .. } => {
+                format!("dynamic conv {}{}, {experts} experts", shape.describe(), act.suffix())
+            }
+            QOp::Add => "add".into(),
+            QOp::Concat => "concat".into(),
+            QOp::Slice { start } => format!("slice from {start}"),
+            QOp::MaxPool { kernel } => format!("max pool {kernel}x{kernel}"),
+            QOp::Upsample { factor } => format!("upsample x{factor}"),
+            QOp::SqueezeExcite { reduced } => format!("squeeze-excite to {reduced}"),
+            QOp::Detect(detect) => format!("detect, {} classes", detect.classes),
+        }
+    }
+
+    /// Shape of a convolution, static or dynamic.
+    pub fn conv_shape(&self) -> Option<&ConvShape> {
+        match self {
+            QOp::Conv { shape, .. } | QOp::DynamicConv { shape, .. } => Some(shape),
+            _ => None,
+        }
+    }
+}
+
+impl QAct {
+    fn suffix(self) -> &'static str {
+        match self {
+            QAct::Identity => "",
+            QAct::Relu => " relu",
+            QAct::Gated { .. } => " gated",
+        }
+    }
+}
+
 /// Step and zero point of each channel of an activation: `real = (q - zero) * step`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ActQuant {

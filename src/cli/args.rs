@@ -1,0 +1,174 @@
+//! Flags that several commands share, and how their values are read.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::error::CliError;
+use super::nearest::nearest;
+use crate::vision::{NmsOptions, Size};
+
+/// Sides of an input are multiples of this: the coarsest level has one cell per 32 pixels.
+const STRIDE: usize = 32;
+/// Longest side of an input.
+const MAX_SIDE: usize = 4096;
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// The fastest that works here.
+    Auto,
+    /// int8 on the CPU.
+    Cpu,
+    /// int8 on an NVIDIA GPU.
+    Cuda,
+    /// f32 on the CPU, slow: the yardstick for the others.
+    Reference,
+}
+
+/// Which model, and what runs it.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Model file [default: $GHOSTLIGHT_MODEL, then models/default.safetensors here, then the one in
+    /// /usr/share/ghostlight/models]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Size of the network's input in pixels, multiples of 32: one number for a square, or HEIGHTxWIDTH
+    /// [default: the model's]
+    #[arg(long, value_name = "N|HxW", value_parser = parse_size)]
+    pub imgsz: Option<Size>,
+    /// Threads that compute [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// What computes
+    #[arg(long, value_name = "ENGINE", value_enum, default_value_t = EngineKind::Auto)]
+    pub engine: EngineKind,
+    /// Force one set of kernels; `ghostlight doctor` lists them [default: the fastest that this CPU runs]
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Option<String>,
+}
+
+/// Which detections are kept.
+#[derive(Debug, Clone, Args)]
+pub struct DetectionArgs {
+    /// Least confidence, 0 to 1
+    #[arg(long, value_name = "P", default_value_t = 0.25, value_parser = parse_fraction)]
+    pub conf: f32,
+    /// Most overlap (intersection over union) of two boxes of one class, 0 to 1
+    #[arg(long, value_name = "P", default_value_t = 0.7, value_parser = parse_fraction)]
+    pub iou: f32,
+    /// Most detections per picture
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub max_det: usize,
+    /// Keep only these classes, by name
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub classes: Vec<String>,
+}
+
+impl DetectionArgs {
+    /// These as options for a model with classes `known`; an unknown name is an error.
+    pub fn options(&self, known: &[String]) -> Result<NmsOptions, CliError> {
+        let id = |name: &String| {
+            known.iter().position(|k| k == name).ok_or_else(|| CliError::Usage(unknown_class(name, known)))
+        };
+        let classes = match self.classes.as_slice() {
+            [] => None,
+            names => Some(names.iter().map(id).collect::<Result<Vec<_>, _>>()?),
+        };
+        Ok(NmsOptions {
+            confidence: self.conf,
+            iou: self.iou,
+            max_detections: self.max_det,
+            classes,
+            ..NmsOptions::default()
+        })
+    }
+}
+
+fn unknown_class(name: &str, known: &[String]) -> String {
+    let names = || known.iter().map(String::as_str);
+    match nearest(name, names()) {
+        Some(near) => format!("--classes: this model has no class '{name}'; did you mean '{near}'?"),
+        None => {
+            let list = names().collect::<Vec<_>>().join(", ");
+            format!("--classes: this model has no class '{name}'; it knows {list}")
+        }
+    }
+}
+
+/// `640`, or `384x640` as height and width.
+pub(super) fn parse_size(text: &str) -> Result<Size, String> {
+    let side = |text: &str| text.parse::<usize>().map_err(|_| "give a number like 640, or HxW like 384x640");
+    let (height, width) = match text.split_once(['x', 'X']) {
+        Some((height, width)) => (side(height)?, side(width)?),
+        None => (side(text)?, side(text)?),
+    };
+    let fits = |side: usize| side > 0 && side <= MAX_SIDE && side.is_multiple_of(STRIDE);
+    if fits(height) && fits(width) {
+        return Ok(Size { width, height });
+    }
+    let near = |side: usize| side.min(MAX_SIDE).next_multiple_of(STRIDE).max(STRIDE);
+    let advice = match (near(height), near(width)) {
+        (height, width) if height == width => height.to_string(),
+        (height, width) => format!("{height}x{width}"),
+    };
+    Err(format!("sides must be multiples of {STRIDE}, {STRIDE} to {MAX_SIDE}; try {advice}"))
+}
+
+fn parse_fraction(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("give a number from 0 to 1, like 0.25".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let size = |width, height| Ok(Size { width, height });
+        assert_eq!(parse_size("640"), size(640, 640));
+        assert_eq!(parse_size("384x640"), size(640, 384));
+        assert_eq!(parse_size("32X4096"), size(4096, 32));
+        for (text, advice) in [
+            ("600", "try 608"),
+            ("360x640", "try 384x640"),
+            ("0", "try 32"),
+            ("99999", "try 4096"),
+            ("640x", "like 640"),
+            ("-640", "like 640"),
+            ("", "like 640"),
+        ] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.contains(advice), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn fractions() {
+        assert_eq!(parse_fraction("0.5"), Ok(0.5));
+        for text in ["-0.1", "1.1", "NaN", "inf", "x", ""] {
+            assert!(parse_fraction(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn classes_by_name() {
+        let known: Vec<String> = ["person", "car"].map(String::from).into();
+        let args = |names: &[&str]| DetectionArgs {
+            conf: 0.1,
+            iou: 0.2,
+            max_det: 3,
+            classes: names.iter().map(|&n| n.into()).collect(),
+        };
+        assert_eq!(args(&[]).options(&known).unwrap().classes, None);
+        assert_eq!(args(&["car", "person"]).options(&known).unwrap().classes, Some(vec![1, 0]));
+        let error = args(&["persn"]).options(&known).unwrap_err().to_string();
+        assert_eq!(error, "--classes: this model has no class 'persn'; did you mean 'person'?");
+        let error = args(&["zebra"]).options(&known).unwrap_err().to_string();
+        assert_eq!(error, "--classes: this model has no class 'zebra'; it knows person, car");
+    }
+}

@@ -1,0 +1,252 @@
+//! What commands ask of the parts that compute: one trait, and the functions that open them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::{EngineKind, ModelArgs};
+use super::error::CliError;
+use crate::detector::{DetectError, Detector, Fit, ReferenceDetector, Timing};
+use crate::engine::Engine;
+use crate::kernels::{Kernels, detect};
+use crate::model::checkpoint;
+use crate::vision::{Detection, NmsOptions, Pixels, Size};
+use crate::weights::Model;
+
+/// An opened model, ready to look at pictures.
+pub trait Runner {
+    /// `NAME@HASH`: the model's name and the start of its content's hash.
+    fn model(&self) -> &str;
+
+    /// Class names, by class id.
+    fn classes(&self) -> &[String];
+
+    /// Size of the network's input.
+    fn input(&self) -> Size;
+
+    /// Name of the kernels in use, or of the reference.
+    fn kernel(&self) -> &str;
+
+    /// Threads in use.
+    fn threads(&self) -> usize;
+
+    /// Detections in a picture of any size, corners in its pixels.
+    fn detect(&mut self, picture: Pixels<'_>, options: &NmsOptions) -> Result<Answer, CliError>;
+
+    /// Time of each layer for one picture, in the order in which they run.
+    fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<LayerTime>, CliError>;
+}
+
+/// What [`Runner::detect`] found and how long it took.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answer {
+    /// Detections, the most confident first.
+    pub detections: Vec<Detection>,
+    /// Milliseconds from RGB to the network's input.
+    pub preprocess_ms: f64,
+    /// Milliseconds of the network.
+    pub inference_ms: f64,
+    /// Milliseconds from heads to boxes.
+    pub postprocess_ms: f64,
+}
+
+impl Answer {
+    fn new(detections: &[Detection], timing: Timing) -> Self {
+        Self {
+            detections: detections.to_vec(),
+            preprocess_ms: ms(timing.preprocess),
+            inference_ms: ms(timing.inference),
+            postprocess_ms: ms(timing.postprocess),
+        }
+    }
+}
+
+/// One layer's share of a frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerTime {
+    /// Its name.
+    pub name: String,
+    /// Milliseconds.
+    pub ms: f64,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// Multiply-accumulates per second over the kernel's peak, 0 to 1; `None` where the peak is unknown.
+    pub peak_share: Option<f64>,
+}
+
+/// A set of kernels, for `ghostlight doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelInfo {
+    /// Name as `--kernel` takes it.
+    pub name: String,
+    /// Why it cannot run here; `None` if it can.
+    pub obstacle: Option<String>,
+    /// Whether it is the one that is chosen without `--kernel`.
+    pub chosen: bool,
+}
+
+/// Threads to use where none are asked for: one per core that this process may use.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Opens a model file for the engine that `args` name.
+pub fn open(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> {
+    let threads = args.threads.map_or_else(default_threads, usize::from);
+    let checkpoint = path.extension().is_some_and(|e| e == "pt" || e == "pth");
+    match (args.engine, checkpoint) {
+        (EngineKind::Reference, true) => open_reference(path, args),
+        (EngineKind::Reference, false) => Err(CliError::Usage(format!(
+            "--engine reference runs checkpoints in f32; {} is an int8 model, give --model CKPT.pt",
+            path.display()
+        ))),
+        (EngineKind::Cuda, _) => Err(CliError::Unavailable {
+            subject: "--engine cuda".into(),
+            cause: "this build has no CUDA engine; use --engine cpu".into(),
+        }),
+        (EngineKind::Auto | EngineKind::Cpu, true) => Err(CliError::Usage(format!(
+            "{} is a checkpoint; make an int8 model of it with `ghostlight convert`, or run it in f32 with \
+             --engine reference",
+            path.display()
+        ))),
+        (EngineKind::Auto | EngineKind::Cpu, false) => open_int8(path, args, threads),
+    }
+}
+
+fn open_int8(path: &Path, args: &ModelArgs, threads: usize) -> Result<Box<dyn Runner>, CliError> {
+    let kernels = kernel(args.kernel.as_deref())?;
+    let model = Arc::new(Model::open(path).map_err(|e| CliError::data(path, &e))?);
+    let (own, id) = (model.info.input_size, model.id());
+    let engine = Engine::new(model, kernels, threads).map_err(|e| CliError::data(path, &e))?;
+    log::info!("{}: {id}, kernel {}, {threads} threads", path.display(), kernels.name());
+    let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
+    Ok(Box::new(Int8 { detector: Detector::new(engine, fit(args, input)), input, id }))
+}
+
+fn open_reference(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> {
+    let graph = checkpoint::load(path).map_err(|e| CliError::data(path, &e))?;
+    let own = graph.info.input_size;
+    let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
+    let detector =
+        ReferenceDetector::new(&graph, fit(args, input)).map_err(|e| CliError::data(path, &e))?;
+    Ok(Box::new(F32 { detector, input, name: graph.info.name, classes: graph.info.classes }))
+}
+
+/// A square asks for the smallest rectangle within it; another size is meant as it is.
+fn fit(args: &ModelArgs, input: Size) -> Fit {
+    match args.imgsz {
+        Some(size) if size.width != size.height => Fit::Exact(size),
+        _ => Fit::Rectangle(input),
+    }
+}
+
+fn kernel(name: Option<&str>) -> Result<&'static dyn Kernels, CliError> {
+    match name {
+        None => Ok(detect::best()),
+        Some(name) => detect::by_name(name).map_err(|e| CliError::Usage(format!("--kernel: {e}"))),
+    }
+}
+
+/// All kernels of this build.
+pub fn kernels() -> Vec<KernelInfo> {
+    let chosen = detect::best().name();
+    detect::all()
+        .iter()
+        .map(|c| KernelInfo { name: c.name.into(), obstacle: c.obstacle(), chosen: c.name == chosen })
+        .collect()
+}
+
+struct Int8 {
+    detector: Detector,
+    input: Size,
+    id: String,
+}
+
+impl Runner for Int8 {
+    fn model(&self) -> &str {
+        &self.id
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.detector.engine().model().info.classes
+    }
+
+    fn input(&self) -> Size {
+        self.input
+    }
+
+    fn kernel(&self) -> &str {
+        self.detector.engine().kernel_name()
+    }
+
+    fn threads(&self) -> usize {
+        self.detector.engine().threads()
+    }
+
+    fn detect(&mut self, picture: Pixels<'_>, options: &NmsOptions) -> Result<Answer, CliError> {
+        let (detections, timing) = self.detector.detect(picture, options).map_err(internal)?;
+        Ok(Answer::new(detections, timing))
+    }
+
+    fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<LayerTime>, CliError> {
+        let times = self.detector.profile(picture).map_err(internal)?;
+        let engine = self.detector.engine();
+        let nodes = &engine.model().graph.nodes;
+        let layer = |(id, time): (usize, Duration)| {
+            let (height, width) = engine.node_size(id);
+            LayerTime {
+                name: nodes[id].name.clone(),
+                ms: ms(time),
+                macs: nodes[id].op.conv_shape().map_or(0, |s| s.macs(height, width)),
+                peak_share: None,
+            }
+        };
+        Ok(times.into_iter().map(layer).collect())
+    }
+}
+
+struct F32 {
+    detector: ReferenceDetector,
+    input: Size,
+    name: String,
+    classes: Vec<String>,
+}
+
+impl Runner for F32 {
+    fn model(&self) -> &str {
+        &self.name
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn input(&self) -> Size {
+        self.input
+    }
+
+    fn kernel(&self) -> &str {
+        "reference"
+    }
+
+    fn threads(&self) -> usize {
+        default_threads()
+    }
+
+    fn detect(&mut self, picture: Pixels<'_>, options: &NmsOptions) -> Result<Answer, CliError> {
+        let (detections, timing) = self.detector.detect(picture, options).map_err(internal)?;
+        Ok(Answer::new(detections, timing))
+    }
+
+    fn profile(&mut self, _: Pixels<'_>) -> Result<Vec<LayerTime>, CliError> {
+        Err(CliError::Usage("--profile shows the int8 engine's layers; leave out --engine reference".into()))
+    }
+}
+
+fn internal(error: DetectError) -> CliError {
+    CliError::Internal(error.to_string())
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

@@ -1,0 +1,254 @@
+//! `ghostlight bench`: how fast this model is here.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+
+use serde::Serialize;
+
+use super::args::ModelArgs;
+use super::backend::{self, LayerTime, Runner};
+use super::error::CliError;
+use super::{Outcome, model_path};
+use crate::vision::{NmsOptions, Pixels};
+
+/// Frames before the measurement: caches fill, clocks rise.
+const WARM_UP: usize = 3;
+
+/// Measure this model's latency on this machine
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  ghostlight bench\n  ghostlight bench --threads 1 --profile")]
+pub struct Args {
+    /// Frames to measure
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub iters: NonZeroUsize,
+    /// Also show each layer's time
+    #[arg(long)]
+    pub profile: bool,
+    /// Print JSON lines: the layers where --profile asks for them, the summary last
+    #[arg(long)]
+    pub json: bool,
+    /// Which model, and what runs it.
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    /// Median milliseconds of the network.
+    median_ms: f64,
+    /// Least milliseconds of the network.
+    min_ms: f64,
+    kernel: &'a str,
+    threads: usize,
+    /// Largest resident memory of this process, in MB (10^6 bytes).
+    peak_rss_mb: f64,
+    model: &'a str,
+    imgsz: [usize; 2],
+    iters: usize,
+    /// Median milliseconds from a picture of the input's size to the network's input.
+    preprocess_ms: f64,
+    /// Median milliseconds from heads to boxes.
+    postprocess_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Layer<'a> {
+    layer: &'a str,
+    ms: f64,
+    gmac_per_s: f64,
+    peak_share: Option<f64>,
+}
+
+/// Opens the model and measures it.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome, CliError> {
+    let path = model_path::find(args.model.model.as_deref())?;
+    let mut runner = backend::open(&path, &args.model)?;
+    measure(args, runner.as_mut(), out)
+}
+
+fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<Outcome, CliError> {
+    let size = runner.input();
+    let bytes = gradient(size.width, size.height);
+    let picture = Pixels { size, stride: 3 * size.width, bytes: &bytes };
+    let options = NmsOptions::default();
+    for _ in 0..WARM_UP {
+        runner.detect(picture, &options)?;
+    }
+    let mut stages: [Vec<f64>; 3] = Default::default();
+    for _ in 0..args.iters.get() {
+        let answer = runner.detect(picture, &options)?;
+        for (times, ms) in
+            stages.iter_mut().zip([answer.inference_ms, answer.preprocess_ms, answer.postprocess_ms])
+        {
+            times.push(ms);
+        }
+    }
+    let layers = if args.profile { runner.profile(picture)? } else { Vec::new() };
+    let [inference, preprocess, postprocess] = stages.map(sorted);
+    let summary = Summary {
+        median_ms: thousandths(median(&inference)),
+        min_ms: thousandths(inference[0]),
+        kernel: runner.kernel(),
+        threads: runner.threads(),
+        peak_rss_mb: peak_rss_mb(),
+        model: runner.model(),
+        imgsz: [size.height, size.width],
+        iters: args.iters.get(),
+        preprocess_ms: thousandths(median(&preprocess)),
+        postprocess_ms: thousandths(median(&postprocess)),
+    };
+    if args.json {
+        write_json(out, &layers, &summary)?
+    } else {
+        write_text(out, &layers, &summary)?
+    }
+    Ok(Outcome::Done)
+}
+
+fn write_json(out: &mut dyn Write, layers: &[LayerTime], summary: &Summary<'_>) -> Result<(), CliError> {
+    let mut line = |value: serde_json::Result<String>| -> Result<(), CliError> {
+        let value = value.map_err(|error| CliError::Internal(error.to_string()))?;
+        Ok(writeln!(out, "{value}")?)
+    };
+    for layer in layers {
+        let (ms, rate) = (thousandths(layer.ms), thousandths(gmac_per_s(layer)));
+        let layer = Layer { layer: &layer.name, ms, gmac_per_s: rate, peak_share: layer.peak_share };
+        line(serde_json::to_string(&layer))?;
+    }
+    line(serde_json::to_string(summary))
+}
+
+fn write_text(out: &mut dyn Write, layers: &[LayerTime], summary: &Summary<'_>) -> Result<(), CliError> {
+    if !layers.is_empty() {
+        let widest = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max(5);
+        writeln!(out, "{:widest$}  {:>8}  {:>8}  {:>7}", "layer", "ms", "GMAC/s", "of peak")?;
+        for layer in layers {
+            let share = match layer.peak_share {
+                Some(share) => format!("{:.0} %", share * 100.0),
+                None => "-".into(),
+            };
+            let (name, ms, rate) = (&layer.name, layer.ms, gmac_per_s(layer));
+            writeln!(out, "{name:widest$}  {ms:>8.3}  {rate:>8.1}  {share:>7}")?;
+        }
+        writeln!(out)?;
+    }
+    let s = summary;
+    writeln!(out, "model       {} at {}x{}", s.model, s.imgsz[0], s.imgsz[1])?;
+    writeln!(out, "kernel      {}, {} threads", s.kernel, s.threads)?;
+    writeln!(out, "network     {:.2} ms median, {:.2} ms least of {}", s.median_ms, s.min_ms, s.iters)?;
+    writeln!(out, "letterbox   {:.2} ms median", s.preprocess_ms)?;
+    writeln!(out, "boxes       {:.2} ms median", s.postprocess_ms)?;
+    Ok(writeln!(out, "peak memory {:.1} MB", s.peak_rss_mb)?)
+}
+
+/// A picture without objects but with every grey level.
+fn gradient(width: usize, height: usize) -> Vec<u8> {
+    (0..height).flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, (x + y) as u8])).collect()
+}
+
+fn gmac_per_s(layer: &LayerTime) -> f64 {
+    if layer.ms > 0.0 { layer.macs as f64 / layer.ms / 1e6 } else { 0.0 }
+}
+
+fn sorted(mut times: Vec<f64>) -> Vec<f64> {
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// Median of sorted times, of which there is at least one.
+fn median(times: &[f64]) -> f64 {
+    let middle = times.len() / 2;
+    if times.len().is_multiple_of(2) { (times[middle - 1] + times[middle]) / 2.0 } else { times[middle] }
+}
+
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// `VmHWM` of this process; 0 where the system does not tell.
+fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<f64>().ok());
+    (kib.unwrap_or(0.0) * 1.024 / 100.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::backend::Answer;
+    use crate::vision::Size;
+
+    struct Fake(f64);
+
+    impl Runner for Fake {
+        fn model(&self) -> &str {
+            "fake@0"
+        }
+
+        fn classes(&self) -> &[String] {
+            &[]
+        }
+
+        fn input(&self) -> Size {
+            Size { width: 64, height: 32 }
+        }
+
+        fn kernel(&self) -> &str {
+            "scalar"
+        }
+
+        fn threads(&self) -> usize {
+            2
+        }
+
+        fn detect(&mut self, picture: Pixels<'_>, _: &NmsOptions) -> Result<Answer, CliError> {
+            assert_eq!(picture.bytes.len(), 64 * 32 * 3);
+            self.0 += 1.0;
+            Ok(Answer { inference_ms: self.0, preprocess_ms: 0.25, ..Answer::default() })
+        }
+
+        fn profile(&mut self, _: Pixels<'_>) -> Result<Vec<LayerTime>, CliError> {
+            let layer = LayerTime { name: "model.0".into(), ms: 2.0, macs: 4_000_000, peak_share: Some(0.5) };
+            Ok(vec![layer])
+        }
+    }
+
+    fn bench(json: bool, profile: bool) -> String {
+        let model = ModelArgs {
+            model: None,
+            imgsz: None,
+            threads: None,
+            engine: crate::cli::args::EngineKind::Auto,
+            kernel: None,
+        };
+        let args = Args { iters: NonZeroUsize::MIN.saturating_add(3), profile, json, model };
+        let mut out = Vec::new();
+        measure(&args, &mut Fake(0.0), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_last_json_line_is_the_summary() {
+        let text = bench(true, true);
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["layer"], "model.0");
+        assert_eq!(lines[0]["gmac_per_s"], 2.0);
+        // Three frames warm up; four are measured: 4, 5, 6, 7 ms.
+        assert_eq!((&lines[1]["median_ms"], &lines[1]["min_ms"]), (&5.5.into(), &4.0.into()));
+        assert_eq!((&lines[1]["kernel"], &lines[1]["threads"]), (&"scalar".into(), &2.into()));
+        assert!(lines[1]["peak_rss_mb"].as_f64().unwrap() > 1.0);
+    }
+
+    #[test]
+    fn people_get_words() {
+        let text = bench(false, true);
+        assert!(text.contains("model.0     2.000       2.0     50 %"), "{text}");
+        assert!(text.contains("5.50 ms median, 4.00 ms least of 4"), "{text}");
+    }
+}

@@ -1,0 +1,143 @@
+//! `ghostlight convert`: a PyTorch checkpoint becomes an int8 model.
+
+use std::io::{Cursor, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+
+use super::error::CliError;
+use super::{Outcome, backend};
+use crate::model::blocks::BuildOptions;
+use crate::model::checkpoint;
+use crate::model::graph::RoutingKind;
+use crate::quant::report::Report;
+use crate::quant::{self, QuantError, Request};
+use crate::source::files;
+use crate::vision::Size;
+use crate::weights::WeightsError;
+
+/// How a DynamicConv's routing logits become weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Routing {
+    /// Each expert alone (CondConv).
+    Sigmoid,
+    /// Experts compete (ParameterNet's text).
+    Softmax,
+}
+
+/// Convert a YOLOv8 checkpoint to an int8 model, with an error report for each layer
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  ghostlight convert best.pt -o best.safetensors --calibrate photos/")]
+pub struct Args {
+    /// Checkpoint as Ultralytics saves it
+    #[arg(value_name = "CKPT.pt")]
+    pub checkpoint: PathBuf,
+    /// Model file to write
+    #[arg(short, long, value_name = "OUT.safetensors")]
+    pub output: PathBuf,
+    /// Folder of pictures like those the model will see; 100 to 300 are enough
+    #[arg(long, value_name = "DIR")]
+    pub calibrate: PathBuf,
+    /// Size of the network's input in pixels, multiples of 32: N for a square, or HEIGHTxWIDTH
+    /// [default: the checkpoint's]
+    #[arg(long, value_name = "N|HxW", value_parser = super::args::parse_size)]
+    pub imgsz: Option<Size>,
+    /// Routing of DynamicConv layers [default: as found in the checkpoint]
+    #[arg(long, value_enum)]
+    pub routing: Option<Routing>,
+    /// Licence of the weights, kept in the model file (Ultralytics' own are AGPL-3.0)
+    #[arg(long, value_name = "TEXT", default_value = "not stated")]
+    pub license: String,
+}
+
+impl From<Routing> for RoutingKind {
+    fn from(routing: Routing) -> Self {
+        match routing {
+            Routing::Sigmoid => RoutingKind::Sigmoid,
+            Routing::Softmax => RoutingKind::Softmax,
+        }
+    }
+}
+
+/// Most calibration pictures used; more of a folder are thinned out evenly.
+const MOST_PICTURES: usize = 256;
+
+/// Converts, writes the model, prints the report.
+pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, CliError> {
+    let (bytes, hash) = read_hashed(&args.checkpoint)?;
+    let options = BuildOptions { routing: args.routing.map(RoutingKind::from) };
+    let graph = checkpoint::read(Cursor::new(bytes), options)
+        .map_err(|e| CliError::data(&args.checkpoint, &e))?;
+    let pictures = pictures(&args.calibrate)?;
+    let size = args.imgsz.map_or(graph.info.input_size, |s| [s.height, s.width]);
+    let request = Request {
+        pictures: &pictures,
+        size,
+        source_sha256: hash,
+        license: args.license.clone(),
+        threads: backend::default_threads(),
+    };
+    let bar = progress(pictures.len(), quiet);
+    let converted =
+        quant::convert(graph, &request, &mut |done, _| bar.set_position(done as u64)).map_err(|e| fault(args, &e))?;
+    bar.finish_and_clear();
+    converted.parts.write(&args.output).map_err(|e| match e {
+        WeightsError::Io(e) => CliError::writing(&args.output, &e),
+        e => CliError::Internal(e.to_string()),
+    })?;
+    write_report(&converted.report, &args.output, out)?;
+    Ok(Outcome::Done)
+}
+
+fn fault(args: &Args, error: &QuantError) -> CliError {
+    match error {
+        QuantError::NoPictures { .. } => CliError::data(&args.calibrate, error),
+        _ => CliError::data(&args.checkpoint, error),
+    }
+}
+
+/// A checkpoint's bytes and their sha256 in hexadecimal.
+fn read_hashed(path: &Path) -> Result<(Vec<u8>, String), CliError> {
+    let bytes = std::fs::read(path).map_err(|e| CliError::reading(path, &e))?;
+    let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    Ok((bytes, hash))
+}
+
+fn pictures(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    if !folder.is_dir() {
+        return Err(CliError::NoInput {
+            subject: folder.display().to_string(),
+            cause: "no such folder; --calibrate needs a folder of pictures".into(),
+        });
+    }
+    let inputs = files::list(folder).map_err(|e| CliError::data(folder, &e))?;
+    let all: Vec<PathBuf> = inputs.iter().map(|input| input.path().to_path_buf()).collect();
+    let count = all.len().min(MOST_PICTURES);
+    Ok((0..count).map(|i| all[i * all.len() / count].clone()).collect())
+}
+
+/// A bar on standard error, at a terminal only.
+fn progress(length: usize, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length as u64);
+    if let Ok(style) = ProgressStyle::with_template("calibrating {bar:32} {pos}/{len}  {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn write_report(report: &Report, output: &Path, out: &mut dyn Write) -> Result<(), CliError> {
+    let widest = report.layers.iter().map(|l| l.name.len()).max().unwrap_or(5);
+    let ops = report.layers.iter().map(|l| l.op.len()).max().unwrap_or(2);
+    writeln!(out, "{:widest$}  {:ops$}  {:>8}", "layer", "op", "SQNR dB")?;
+    for layer in &report.layers {
+        writeln!(out, "{:widest$}  {:ops$}  {:>8.1}", layer.name, layer.op, layer.sqnr_db)?;
+    }
+    let (pictures, measured) = (report.calibration_pictures, report.measured_pictures);
+    writeln!(out, "\nwrote {} (ranges from {pictures} pictures, errors of {measured})", output.display())?;
+    Ok(())
+}

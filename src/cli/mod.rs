@@ -1,0 +1,146 @@
+//! The command line: one file a command. Data goes to standard output, words to standard error.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use clap::{ArgAction, Parser, Subcommand};
+
+pub mod args;
+pub mod backend;
+pub mod bench;
+pub mod cameras;
+pub mod convert;
+pub mod detect;
+pub mod doctor;
+pub mod error;
+pub mod inspect;
+pub mod model_path;
+pub mod nearest;
+mod table;
+
+pub use error::{CliError, Exit};
+
+/// How a command ended that ran to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All was done.
+    Done,
+    /// Some inputs failed, the others were done; the faults are told already.
+    SomeFailed,
+    /// Every input failed, with this code; the faults are told already.
+    AllFailed(Exit),
+}
+
+/// Finds objects in pictures with an int8 YOLOv8 on small boards
+#[derive(Debug, Parser)]
+#[command(
+    name = "ghostlight",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  ghostlight detect photo.jpg\n\n'ghostlight COMMAND --help' shows a command's flags."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on standard error; -vv says everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Detect(detect::Args),
+    Convert(convert::Args),
+    Inspect(inspect::Args),
+    Bench(bench::Args),
+    Doctor(doctor::Args),
+}
+
+/// Runs the command in `words` (the program's name first), its data to `out`.
+pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Exit {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            // Standard error may be closed: nothing is left to tell it to.
+            let _ = error.print();
+            return Exit::Usage;
+        }
+        // Help and version are data.
+        Err(text) => {
+            return end(write!(out, "{}", text.render()).map(|()| Outcome::Done).map_err(CliError::from));
+        }
+    };
+    start_log(cli.verbose, cli.quiet);
+    let result = match &cli.command {
+        Command::Detect(args) => detect::run(args, cli.quiet, out),
+        Command::Convert(args) => convert::run(args, cli.quiet, out),
+        Command::Inspect(args) => inspect::run(args, out),
+        Command::Bench(args) => bench::run(args, out),
+        Command::Doctor(args) => doctor::run(args, out),
+    };
+    end(result.and_then(|outcome| Ok(out.flush().map(|()| outcome)?)))
+}
+
+fn end(result: Result<Outcome, CliError>) -> Exit {
+    match result {
+        Ok(Outcome::Done) => Exit::Done,
+        Ok(Outcome::SomeFailed) => Exit::SomeFailed,
+        Ok(Outcome::AllFailed(exit)) => exit,
+        Err(error) => {
+            let exit = error.exit();
+            if exit != Exit::Done {
+                tell(&error);
+            }
+            exit
+        }
+    }
+}
+
+/// Prints an error: `ghostlight: error: FILE: cause; what to do`.
+fn tell(error: &CliError) {
+    // One write: threads' lines do not mix. A closed standard error is nobody's concern.
+    let _ = io::stderr().write_all(format!("ghostlight: error: {error}\n").as_bytes());
+}
+
+/// Logs go to standard error; `RUST_LOG` overrules the flags.
+fn start_log(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (false, 0) => log::LevelFilter::Warn,
+        (false, 1) => log::LevelFilter::Info,
+        (false, _) => log::LevelFilter::Trace,
+    };
+    let started = env_logger::Builder::new()
+        .filter_level(level)
+        .parse_default_env()
+        .format(|out, record| {
+            let level = record.level().as_str().to_lowercase();
+            writeln!(out, "ghostlight: {level}: {}", record.args())
+        })
+        .try_init();
+    // Only a second run in one process finds a logger already there; it serves as well.
+    drop(started);
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("ghostlight {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Finding the model.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::error::CliError;
+
+/// Environment variable that names the model.
+const VARIABLE: &str = "GHOSTLIGHT_MODEL";
+/// Where a model lies when nobody says so.
+const PLACES: [&str; 2] = ["models/default.safetensors", "/usr/share/ghostlight/models/default.safetensors"];
+
+/// The model's path: the flag, else the variable, else the first usual place where there is one.
+///
+/// A model that was asked for is never replaced by another.
+pub fn find(flag: Option<&Path>) -> Result<PathBuf, CliError> {
+    let variable = env::var_os(VARIABLE);
+    find_among(flag, variable.as_deref(), &PLACES.map(Path::new))
+}
+
+fn find_among(flag: Option<&Path>, variable: Option<&OsStr>, places: &[&Path]) -> Result<PathBuf, CliError> {
+    let missing = |subject: String, cause: String| CliError::NoInput { subject, cause };
+    if let Some(path) = flag {
+        return match path.exists() {
+            true => Ok(path.to_path_buf()),
+            false => Err(missing(path.display().to_string(), "no such model; check --model".into())),
+        };
+    }
+    if let Some(path) = variable.filter(|path| !path.is_empty()).map(Path::new) {
+        return match path.exists() {
+            true => Ok(path.to_path_buf()),
+            false => Err(missing(path.display().to_string(), format!("no such model; check ${VARIABLE}"))),
+        };
+    }
+    if let Some(place) = places.iter().find(|place| place.exists()) {
+        return Ok(place.to_path_buf());
+    }
+    let mut looked = vec!["--model (not given)".to_owned(), format!("${VARIABLE} (not set)")];
+    looked.extend(places.iter().map(|place| format!("{} (absent)", place.display())));
+    Err(missing(
+        "model".into(),
+        format!(
+            "none found; looked at {}; give one with --model, or make one with 'ghostlight convert'",
+            looked.join(", ")
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::error::Exit;
+
+    #[test]
+    fn the_first_that_is_given_or_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b, absent] = ["a", "b", "absent"].map(|name| folder.path().join(name));
+        std::fs::write(&a, "").unwrap();
+        std::fs::write(&b, "").unwrap();
+        let places = [absent.as_path(), b.as_path()];
+        let variable = Some(b.as_os_str());
+        assert_eq!(find_among(Some(&a), variable, &places).unwrap(), a);
+        assert_eq!(find_among(None, Some(a.as_os_str()), &places).unwrap(), a);
+        assert_eq!(find_among(None, Some(OsStr::new("")), &places).unwrap(), b);
+        assert_eq!(find_among(None, None, &places).unwrap(), b);
+        // What was asked for and is absent is an error, although another model is there.
+        let flag = find_among(Some(&absent), variable, &places).unwrap_err();
+        assert!(flag.to_string().contains("--model") && flag.exit() == Exit::NoInput);
+        let variable = find_among(None, Some(absent.as_os_str()), &places).unwrap_err();
+        assert!(variable.to_string().contains("$GHOSTLIGHT_MODEL"));
+    }
+
+    #[test]
+    fn the_error_lists_all_places() {
+        let error = find_among(None, None, &[Path::new("/absent/x"), Path::new("/absent/y")]).unwrap_err();
+        let text = error.to_string();
+        for part in ["--model", "$GHOSTLIGHT_MODEL", "/absent/x", "/absent/y", "ghostlight convert"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
