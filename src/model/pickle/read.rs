@@ -433,7 +433,7 @@ fn long<'a>(bytes: &[u8]) -> Value<'a> {
 }
 
 fn pairs(items: &[Id]) -> Option<Vec<(Id, Id)>> {
-    if items.len() % 2 != 0 {
+    if !items.len().is_multiple_of(2) {
         return None;
     }
     Some(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
