@@ -1,5 +1,7 @@
 //! Real checkpoints, where they lie beside the checkout.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::PathBuf;
 
 use ghostlight::model::checkpoint;

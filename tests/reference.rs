@@ -1,11 +1,16 @@
 //! The reference against PyTorch: whole models (where the golden files lie beside the checkout).
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::PathBuf;
 
+use ghostlight::model::blocks::build;
 use ghostlight::model::checkpoint;
 use ghostlight::model::fuse::fuse;
 use ghostlight::model::graph::Graph;
-use ghostlight::reference::{Outputs, Reference, to_unit};
+use ghostlight::model::params::{Seeded, Shapes};
+use ghostlight::model::spec::ModelSpec;
+use ghostlight::reference::{Outputs, Reference, ReferenceError, to_unit};
 use safetensors::SafeTensors;
 
 fn golden(path: &str) -> Option<PathBuf> {
@@ -170,4 +175,38 @@ fn milliseconds_per_picture() {
             eprintln!("{threads} threads: {:.1} ms", start.elapsed().as_secs_f64() * 200.0);
         });
     }
+}
+
+fn seeded(name: &str) -> Graph {
+    build(&ModelSpec::builtin(name).unwrap().with_classes(3), &mut Seeded(1)).unwrap()
+}
+
+#[test]
+fn levels_are_row_major_and_fusing_changes_nothing() {
+    for name in ["yolov8n", "yolov8n-dynamicconv", "yolov8n-c2f-dynamicconv"] {
+        let graph = seeded(name);
+        let input: Vec<u8> = (0..64 * 96 * 3).map(|i| (i * 37 % 251) as u8).collect();
+        let outputs = Reference::new(&graph).unwrap().run_u8(&input, 64, 96).unwrap();
+        let sizes: Vec<_> = outputs.levels.iter().map(|l| (l.height, l.width, l.stride)).collect();
+        assert_eq!(sizes, [(8, 12, 8), (4, 6, 16), (2, 3, 32)]);
+        assert_eq!((outputs.levels[0].boxes.len(), outputs.levels[0].classes.len()), (96 * 64, 96 * 3));
+        assert!(outputs.levels.iter().flat_map(|l| &l.boxes).all(|v| v.is_finite()));
+        let fused = Reference::new(&fuse(graph)).unwrap().run_u8(&input, 64, 96).unwrap();
+        assert_eq!(fused.levels, outputs.levels);
+        assert!(outputs.routing.iter().all(|r| r.weights.len() == 4));
+    }
+}
+
+#[test]
+fn each_fault_has_its_error() {
+    let shapes = build(&ModelSpec::builtin("yolov8n").unwrap(), &mut Shapes).unwrap();
+    assert!(matches!(Reference::new(&shapes), Err(ReferenceError::NoWeights { node }) if node == "model.0"));
+    let mut graph = seeded("yolov8n");
+    let reference = Reference::new(&graph).unwrap();
+    assert!(matches!(reference.run(&[0.0; 3], 33, 32), Err(ReferenceError::Shape(_))));
+    let fault = reference.run(&[0.0; 3], 32, 32);
+    assert!(matches!(fault, Err(ReferenceError::Input { found: 3, expected: 3072 })));
+    graph.nodes.pop();
+    let fault = Reference::new(&graph).unwrap().run(&[0.0; 3072], 32, 32);
+    assert!(matches!(fault, Err(ReferenceError::NoDetect { .. })));
 }

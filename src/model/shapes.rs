@@ -63,7 +63,7 @@ impl Graph {
     /// Output size of every node for an input of `h x w` pixels; the detection node gives (0, 0, 0).
     pub fn shapes(&self, h: usize, w: usize) -> Result<Vec<Shape>, ShapeError> {
         let stride = self.detect().and_then(|d| d.strides.iter().max().copied()).unwrap_or(1).max(1);
-        if h == 0 || w == 0 || h % stride != 0 || w % stride != 0 {
+        if h == 0 || w == 0 || !h.is_multiple_of(stride) || !w.is_multiple_of(stride) {
             return Err(ShapeError::NotMultiple { height: h, width: w, stride });
         }
         let mut shapes: Vec<Shape> = Vec::with_capacity(self.nodes.len());

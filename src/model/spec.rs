@@ -2,6 +2,8 @@
 //!
 //! Source: the model files of Ultralytics YOLOv8, and the `yaml` dictionary that its checkpoints carry.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 
 use super::graph::Activation;
@@ -274,9 +276,10 @@ pub fn class_names(value: Option<&Value>) -> Option<Vec<String>> {
     let text = |v: &Value| v.as_str().map(str::to_string);
     match value? {
         Value::List(items) => items.iter().map(text).collect(),
-        Value::Map(entries) => (0..entries.len())
-            .map(|i| entries.iter().find(|(k, _)| *k == i.to_string()).and_then(|(_, v)| text(v)))
-            .collect(),
+        Value::Map(entries) => {
+            let by_key: HashMap<&str, &Value> = entries.iter().map(|(k, v)| (k.as_str(), v)).collect();
+            (0..entries.len()).map(|i| by_key.get(i.to_string().as_str()).and_then(|v| text(v))).collect()
+        }
         _ => None,
     }
 }

@@ -67,7 +67,7 @@ impl Args<'_> {
         let value = self.values.get(index).filter(|v| **v != Value::Null);
         let Some(value) = value else { return Ok(default) };
         match value.as_f64() {
-            Some(f) if f >= 0.0 && f <= 64.0 => Ok(f),
+            Some(f) if (0.0..=64.0).contains(&f) => Ok(f),
             _ => Err(self.fault(index, "a ratio from 0 to 64", value)),
         }
     }

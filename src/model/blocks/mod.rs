@@ -204,10 +204,9 @@ impl<'a> Builder<'a> {
         }
         let mut values = row.args.clone();
         let block = canonical(&row.block);
-        if !matches!(block, Some(Block::Upsample | Block::Concat)) {
-            if let Some(Value::Int(c)) = values.first_mut().filter(|v| **v != Value::Null) {
-                *c = spec.scaled_channels((*c).clamp(0, 65_536) as usize) as i64;
-            }
+        let scaled = !matches!(block, Some(Block::Upsample | Block::Concat));
+        if let Some(Value::Int(c)) = values.first_mut().filter(|_| scaled) {
+            *c = spec.scaled_channels((*c).clamp(0, 65_536) as usize) as i64;
         }
         let repeats = spec.scaled_repeats(row.repeats);
         let base = Args { layer, block: &row.block, values: &values };

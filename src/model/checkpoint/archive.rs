@@ -53,10 +53,14 @@ impl<R: Read + Seek> Archive<R> {
     /// A whole entry beside `data.pkl`, its checksum verified.
     pub(super) fn entry(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
         let full = format!("{}{name}", self.prefix);
-        let mut file = self.zip.by_name(&full).map_err(damaged)?;
-        if file.compression() != CompressionMethod::Stored {
+        let Some(index) = self.zip.index_for_name(&full) else {
+            return Err(CheckpointError::Zip { reason: format!("entry `{full}` is missing") });
+        };
+        // Asked raw first: the zip reader opens no method that it was built without.
+        if self.zip.by_index_raw(index).map_err(damaged)?.compression() != CompressionMethod::Stored {
             return Err(CheckpointError::Compressed { entry: full });
         }
+        let mut file = self.zip.by_index(index).map_err(damaged)?;
         let size = file.size();
         // Entries may overlap; reading the same bytes again and again is no checkpoint's way.
         let left = (2 * self.file_len).saturating_sub(self.read);

@@ -14,10 +14,12 @@ const MAX_TENSORS: usize = 50_000;
 const MAX_DEPTH: usize = 24;
 /// Longest dotted path, in bytes.
 const MAX_PATH: usize = 512;
+/// Most entries looked at: modules may share one large dictionary. YOLOv8x takes some 200,000.
+const MAX_WORK: usize = 20_000_000;
 /// Attributes of modules that blocks ask for.
 const ATTRIBUTES: [&str; 3] = ["eps", "add", "n"];
 /// Most values and deepest nesting of a `yaml`, `names` or `args` dictionary.
-const MAX_DICT: (usize, usize) = (200_000, 12);
+const MAX_DICT: (usize, usize) = (100_000, 12);
 
 /// Element type of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,7 @@ pub(super) struct Tree {
 pub(super) fn walk(pickle: &Pickle, root: Id) -> Result<Tree, CheckpointError> {
     let mut tree = Tree::default();
     let mut open = vec![(root, String::new(), 0)];
+    let mut work = 0;
     while let Some((id, path, depth)) = open.pop() {
         let Some(object) = pickle.object(id) else { continue };
         let too_many = |what, limit| CheckpointError::TooManyModules { what, limit };
@@ -91,12 +94,16 @@ pub(super) fn walk(pickle: &Pickle, root: Id) -> Result<Tree, CheckpointError> {
             tree.classes.insert(path.clone(), (clip(module), clip(class)));
         }
         let Some(state) = object.state else { continue };
+        work += entries_below(pickle, state);
+        if work > MAX_WORK {
+            return Err(too_many("entries", MAX_WORK));
+        }
         for attribute in ATTRIBUTES {
             if let Some(number) = pickle.lookup(state, attribute).and_then(|v| number(pickle, v)) {
                 tree.numbers.insert((path.clone(), attribute.to_string()), number);
             }
         }
-        for table in ["_parameters", "_buffers"] {
+        for table in &TABLES[..2] {
             for (name, value) in table_entries(pickle, state, table) {
                 let Some(tensor) = tensor(pickle, value) else { continue };
                 if tree.tensors.len() >= MAX_TENSORS {
@@ -107,7 +114,7 @@ pub(super) fn walk(pickle: &Pickle, root: Id) -> Result<Tree, CheckpointError> {
                 }
             }
         }
-        for (name, child) in table_entries(pickle, state, "_modules") {
+        for (name, child) in table_entries(pickle, state, TABLES[2]) {
             if open.len() >= MAX_MODULES {
                 return Err(too_many("modules", MAX_MODULES));
             }
@@ -126,6 +133,16 @@ fn join(path: &str, name: &str) -> Option<String> {
         return None;
     }
     Some(if path.is_empty() { name.to_string() } else { format!("{path}.{name}") })
+}
+
+/// Tables of a module's state.
+const TABLES: [&str; 3] = ["_parameters", "_buffers", "_modules"];
+
+/// Entries that a walk over one module looks at: its state for each look-up, its tables once.
+fn entries_below(pickle: &Pickle, state: Id) -> usize {
+    let own = pickle.entries(state).len() * (ATTRIBUTES.len() + 2 * TABLES.len());
+    let tables = TABLES.iter().filter_map(|table| pickle.lookup(state, table));
+    own + tables.map(|table| pickle.entries(table).len()).sum::<usize>()
 }
 
 fn table_entries<'p>(
@@ -165,14 +182,18 @@ pub(super) fn tensor(pickle: &Pickle, id: Id) -> Option<TensorRef> {
     let [storage, offset, shape, strides, ..] = args else { return None };
     let Value::Persistent(storage) = pickle.get(*storage) else { return None };
     let [_, class, key, ..] = pickle.elements(*storage) else { return None };
-    let sizes = |id: Id| pickle.elements(id).iter().map(|&n| pickle.size(n)).collect::<Option<Vec<_>>>();
+    let sizes = |id: Id| {
+        let elements = pickle.elements(unwrapped(pickle, id));
+        let elements = Some(elements).filter(|e| e.len() <= 8)?;
+        elements.iter().map(|&n| pickle.size(n)).collect::<Option<Vec<_>>>()
+    };
     Some(TensorRef {
         dtype: Dtype::of_storage(pickle.global(*class)?.1),
         storage: pickle.str(*key).filter(|key| key.len() <= 64)?.to_string(),
         offset: pickle.size(*offset)?,
         // A `torch.Size` is a call around a tuple.
-        shape: sizes(unwrapped(pickle, *shape)).filter(|s| s.len() <= 8)?,
-        strides: sizes(unwrapped(pickle, *strides)).filter(|s| s.len() <= 8)?,
+        shape: sizes(*shape)?,
+        strides: sizes(*strides)?,
     })
 }
 
@@ -226,6 +247,7 @@ fn mapping(pickle: &Pickle, entries: &[(Id, Id)], depth: usize, budget: &mut usi
             Value::Int(i) => i.to_string(),
             _ => continue,
         };
+        *budget = budget.saturating_sub(key.len() / 16);
         map.push((key, unfold(pickle, value, depth - 1, budget)));
     }
     yaml::Value::Map(map)

@@ -5,9 +5,11 @@
 //! called with what. Values live in one arena and refer to each other by index, so that no nesting
 //! can overflow a stack, neither here nor when they are dropped, and shared values stay shared.
 
+mod error;
 mod read;
 
-pub use read::{Limits, PickleError, read};
+pub use error::PickleError;
+pub use read::{Limits, read};
 
 /// Index of a value in its [`Pickle`].
 pub type Id = u32;
