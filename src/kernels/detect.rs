@@ -2,6 +2,8 @@
 //!
 //! Test: `kernels::tests::detection`.
 
+#[cfg(target_arch = "x86_64")]
+use super::x86_vnni::Avx512Vnni;
 use super::{Kernels, scalar::Scalar};
 
 /// A kernel that is compiled in.
@@ -54,7 +56,11 @@ fn candidate<K: Kernels + Copy + 'static>(
 
 /// Every kernel that is compiled in, best first; `scalar`, which always runs, is last.
 pub fn all() -> Vec<Candidate> {
-    vec![candidate("scalar", "nothing", Some(Scalar))]
+    vec![
+        #[cfg(target_arch = "x86_64")]
+        candidate("avx512-vnni", Avx512Vnni::NEEDS, Avx512Vnni::new()),
+        candidate("scalar", "nothing", Some(Scalar)),
+    ]
 }
 
 /// The best kernel for this CPU.

@@ -38,6 +38,11 @@ pub mod pack;
 pub mod requant;
 pub mod scalar;
 pub mod team;
+#[cfg(target_arch = "x86_64")]
+mod x86_vnni;
+
+#[cfg(test)]
+mod tests;
 
 pub use team::{Crew, Team};
 

@@ -21,9 +21,9 @@ pub struct Affine<const N: usize> {
 
 impl<const N: usize> Affine<N> {
     /// `out = zero_out + Σ_i (q_i - zero_i) * factor_i`, rounded to nearest (halves up). Factors are
-    /// rounded to 14 bits of fraction and limited to ±1024 / `N`, so that no sum overflows.
+    /// rounded to 14 bits of fraction and limited to ±400 / `N`, so that no sum overflows.
     pub fn new(inputs: [(f32, u8); N], zero_out: u8) -> Self {
-        let limit = ((1024 << FRACTION) / N.max(1) as i32) as f32;
+        let limit = ((400 << FRACTION) / N.max(1) as i32) as f32;
         let mult = inputs.map(|(factor, _)| {
             (factor * (1 << FRACTION) as f32).round_ties_even().clamp(-limit, limit) as i32
         });
