@@ -14,6 +14,14 @@ use crate::weights::graph::{QGraph, QNode, QOp, QOutput};
 pub const INPUT_STRIDE: usize = 4;
 /// Gap behind each buffer, so that a read rounded up to a cell stays out of the next one.
 const GAP: usize = 64;
+/// Channels of the widest weight cell ([`crate::kernels::Layout`]).
+const WIDEST_CELL: usize = 8;
+/// Most pixels of one layer: a channel's sum over them still fits 32 bits.
+const MAX_PIXELS: usize = 1 << 24;
+/// Most bytes of an arena: four times what the largest YOLOv8 needs at 2048x2048.
+const MAX_ARENA: usize = 1 << 30;
+/// The same where no memory is reused.
+const MAX_ARENA_KEEPING_ALL: usize = 16 << 30;
 
 /// Views of all nodes' outputs, and the size of the arena that holds them.
 #[derive(Debug)]
@@ -40,21 +48,26 @@ enum Storage {
 /// With `keep_all`, no memory is reused, so that every tensor can be read after a run.
 ///
 /// # Errors
-/// [`EngineError::Size`] where the input's size does not fit the graph.
+/// [`EngineError::Size`] where the input's size does not fit the graph, [`EngineError::Memory`] where it
+/// asks for more than any detector does.
 pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Result<Placement, EngineError> {
     let sizes = sizes(graph, height, width)?;
-    let (storage, copies) = assign_storage(graph);
-    let roots: Vec<(NodeId, usize)> = (0..graph.nodes.len()).map(|n| resolve(&storage, n)).collect();
+    let (roots, copies) = storage_without_conflict(graph);
     let lifetimes = lifetimes(graph, &roots, keep_all);
 
     let mut buffers = Vec::new();
     for (id, node) in graph.nodes.iter().enumerate() {
         if roots[id].0 == id && !matches!(node.op, QOp::Detect(_)) {
+            // At most 2^24 pixels of 2^15 bytes: no overflow.
             let len = sizes[id].0 * sizes[id].1 * pixel_stride(node);
             buffers.push(Buffer { id, len: (len + GAP).next_multiple_of(64), life: lifetimes[id], offset: 0 });
         }
     }
     let arena_len = pack(&mut buffers);
+    let limit = if keep_all { MAX_ARENA_KEEPING_ALL } else { MAX_ARENA };
+    if arena_len > limit {
+        return Err(EngineError::Memory { height, width, needed: arena_len, limit });
+    }
 
     let mut offsets = vec![0; graph.nodes.len()];
     buffers.iter().for_each(|b| offsets[b.id] = b.offset);
@@ -97,6 +110,9 @@ fn pixel_stride(node: &QNode) -> usize {
 
 /// Height and width of every node's output.
 fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usize)>, EngineError> {
+    let fits = |(h, w): (usize, usize)| {
+        h > 0 && w > 0 && h <= MAX_PIXELS && w <= MAX_PIXELS && h * w <= MAX_PIXELS
+    };
     let mut sizes: Vec<(usize, usize)> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let misfit = || EngineError::Size { height, width, node: node.name.clone() };
@@ -105,7 +121,7 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
             let (h, w) = first.ok_or_else(misfit)?;
             let out = (shape.place(h).1, shape.place(w).1);
             let residual_fits = node.inputs.get(1).is_none_or(|&r| sizes[r] == out);
-            if out.0 == 0 || out.1 == 0 || !residual_fits { Err(misfit()) } else { Ok(out) }
+            if residual_fits { Ok(out) } else { Err(misfit()) }
         };
         let size = match &node.op {
             QOp::Input => (height, width),
@@ -129,12 +145,42 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
                 (0, 0)
             }
         };
+        if !fits(size) && !matches!(node.op, QOp::Detect(_)) {
+            return Err(misfit());
+        }
         sizes.push(size);
     }
     Ok(sizes)
 }
 
-fn assign_storage(graph: &QGraph) -> (Vec<Storage>, Vec<(NodeId, usize)>) {
+/// Root and first channel of every node, and the copies that concats need.
+///
+/// Convolutions read their input's channels rounded up to a cell. Where that of a slice would reach into
+/// the convolution's own output in the same buffer, the output gets a buffer of its own.
+fn storage_without_conflict(graph: &QGraph) -> (Vec<(NodeId, usize)>, Vec<(NodeId, usize)>) {
+    let mut fixed = vec![false; graph.nodes.len()];
+    loop {
+        let (storage, copies) = assign_storage(graph, &fixed);
+        let roots: Vec<(NodeId, usize)> = (0..graph.nodes.len()).map(|n| resolve(&storage, n)).collect();
+        let mut sound = true;
+        for (id, node) in graph.nodes.iter().enumerate() {
+            if node.op.conv_shape().is_none() || fixed[id] {
+                continue;
+            }
+            let ((root, first), (from, start)) = (roots[id], roots[node.inputs[0]]);
+            let end = start + graph.nodes[node.inputs[0]].channels.next_multiple_of(WIDEST_CELL);
+            if root == from && start < first + node.channels && first < end {
+                fixed[id] = true;
+                sound = false;
+            }
+        }
+        if sound {
+            return (roots, copies);
+        }
+    }
+}
+
+fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<(NodeId, usize)>) {
     let mut storage: Vec<Storage> = graph
         .nodes
         .iter()
@@ -153,6 +199,7 @@ fn assign_storage(graph: &QGraph) -> (Vec<Storage>, Vec<(NodeId, usize)>) {
             let (tenant, count) = whole_input(graph, &node.inputs[index..]);
             let channels = graph.nodes[tenant].channels;
             let movable = storage[tenant] == Storage::Root
+                && !fixed[tenant]
                 && !matches!(graph.nodes[tenant].op, QOp::Input)
                 && channels % 8 == 0
                 && channel % 8 == 0

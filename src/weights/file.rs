@@ -78,6 +78,10 @@ impl Model {
     /// # Errors
     /// Any fault of the file; see [`WeightsError`].
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        // Asked before opening: to open a pipe is to wait for its other end.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a file").into());
+        }
         let file = File::open(path)?;
         // SAFETY: the map is read-only and private to this struct. Another process that truncates the
         // file while it is mapped can raise SIGBUS; models are replaced by rename (`weights::write`),
