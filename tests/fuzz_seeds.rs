@@ -25,9 +25,11 @@ fn seeds() {
     seed("model_file", "tiny", &models::tiny_bytes());
     let ghost = models::graph(GHOST);
     seed("model_file", "ghost", &models::parts(&ghost, &models::fixed_ranges(&ghost)).to_bytes().unwrap());
-    for (name, format) in
-        [("jpeg", image::ImageFormat::Jpeg), ("png", image::ImageFormat::Png), ("bmp", image::ImageFormat::Bmp)]
-    {
+    for (name, format) in [
+        ("jpeg", image::ImageFormat::Jpeg),
+        ("png", image::ImageFormat::Png),
+        ("bmp", image::ImageFormat::Bmp),
+    ] {
         let image = image::RgbImage::from_fn(40, 24, |x, y| image::Rgb([x as u8 * 6, y as u8 * 9, 90]));
         let mut bytes = std::io::Cursor::new(Vec::new());
         image.write_to(&mut bytes, format).unwrap();

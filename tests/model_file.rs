@@ -227,11 +227,9 @@ fn graphs_that_contradict_themselves_are_refused() {
     };
     type Bend = Box<dyn Fn(&mut QGraph)>;
     let experts = |count: usize| -> Bend {
-        Box::new(move |g: &mut QGraph| {
-            match &mut find(g, |op| matches!(op, QOp::DynamicConv { .. })).op {
-                QOp::DynamicConv { experts, .. } => *experts = count,
-                _ => panic!("no dynamic convolution"),
-            }
+        Box::new(move |g: &mut QGraph| match &mut find(g, |op| matches!(op, QOp::DynamicConv { .. })).op {
+            QOp::DynamicConv { experts, .. } => *experts = count,
+            _ => panic!("no dynamic convolution"),
         })
     };
     let detect = |change: fn(&mut ghostlight::model::graph::Detect)| -> Bend {
@@ -251,6 +249,7 @@ fn graphs_that_contradict_themselves_are_refused() {
         ("does not come before", Box::new(|g| g.nodes[1].inputs = vec![usize::MAX])),
         ("0 channels", Box::new(|g| g.nodes[1].channels = 0)),
         ("channels, expected", Box::new(|g| g.nodes[1].channels = usize::MAX)),
+        ("channels, expected 0", Box::new(|g| g.nodes.last_mut().unwrap().channels = usize::MAX)),
         ("convolves", shape!(c_in = 5)),
         ("convolves", shape!(c_out = usize::MAX)),
         ("kernel 8", shape!(kernel = 8)),
@@ -263,11 +262,14 @@ fn graphs_that_contradict_themselves_are_refused() {
         ("padding", shape!(padding = ghostlight::model::graph::Padding::Fixed(65))),
         ("unit", unit(0.0)),
         ("unit", unit(-1.0)),
-        ("shift", op!(QOp::Conv { output: QOutput::Int8 { .. }, .. }, |n: &mut QNode| {
-            if let QOp::Conv { act, .. } = &mut n.op {
-                *act = QAct::Gated { shift: 9, poly: [0; 6] };
-            }
-        })),
+        (
+            "shift",
+            op!(QOp::Conv { output: QOutput::Int8 { .. }, .. }, |n: &mut QNode| {
+                if let QOp::Conv { act, .. } = &mut n.op {
+                    *act = QAct::Gated { shift: 9, poly: [0; 6] };
+                }
+            }),
+        ),
         ("0 experts", experts(0)),
         ("33 experts", experts(33)),
         ("65 experts", experts(65)),
@@ -323,10 +325,13 @@ fn missing_and_unknown_tensors_are_named() {
     assert!(refused!(renamed.write(), WeightsError::MissingTensor { .. }).contains(&name));
     let mut extra = file.clone();
     let end = extra.data.len();
-    extra.header.insert("nobody.bias".into(), json!({"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}));
+    extra
+        .header
+        .insert("nobody.bias".into(), json!({"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}));
     extra.data.extend([0; 4]);
     assert!(refused!(extra.write(), WeightsError::UnknownTensor { .. }).contains("nobody.bias"));
-    let mut parts = models::parts(&models::graph(models::TINY), &models::fixed_ranges(&models::graph(models::TINY)));
+    let mut parts =
+        models::parts(&models::graph(models::TINY), &models::fixed_ranges(&models::graph(models::TINY)));
     parts.tensors.remove(&name);
     assert!(matches!(parts.to_bytes(), Err(WeightsError::MissingTensor { name: n }) if n == name));
 }
@@ -424,7 +429,7 @@ fn graphs_that_explode_end_in_an_error() {
     });
     let mut engine = Engine::new(Arc::new(Model::from_bytes(&wide).unwrap()), detect::best(), 1).unwrap();
     let fault = engine.resize(4096, 4096).unwrap_err();
-    assert!(matches!(fault, EngineError::Memory { needed, .. } if needed > 100 << 30), "{fault:?}");
+    assert!(matches!(fault, EngineError::Memory { needed, .. } if needed > 90 << 30), "{fault:?}");
     assert_eq!(engine.size(), (64, 64), "the old size stays");
 }
 

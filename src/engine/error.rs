@@ -16,7 +16,9 @@ pub enum EngineError {
         node: String,
     },
     /// The graph asks for more memory than any detector needs.
-    #[error("input {height}x{width} needs {needed} bytes of memory, at most {limit} are taken; use a smaller input")]
+    #[error(
+        "input {height}x{width} needs {needed} bytes of memory, at most {limit} are taken; use a smaller input"
+    )]
     Memory {
         /// Rows asked for.
         height: usize,

@@ -60,7 +60,12 @@ pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Res
         if roots[id].0 == id && !matches!(node.op, QOp::Detect(_)) {
             // At most 2^24 pixels of 2^15 bytes: no overflow.
             let len = sizes[id].0 * sizes[id].1 * pixel_stride(node);
-            buffers.push(Buffer { id, len: (len + GAP).next_multiple_of(64), life: lifetimes[id], offset: 0 });
+            buffers.push(Buffer {
+                id,
+                len: (len + GAP).next_multiple_of(64),
+                life: lifetimes[id],
+                offset: 0,
+            });
         }
     }
     let arena_len = pack(&mut buffers);
@@ -110,9 +115,8 @@ fn pixel_stride(node: &QNode) -> usize {
 
 /// Height and width of every node's output.
 fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usize)>, EngineError> {
-    let fits = |(h, w): (usize, usize)| {
-        h > 0 && w > 0 && h <= MAX_PIXELS && w <= MAX_PIXELS && h * w <= MAX_PIXELS
-    };
+    let fits =
+        |(h, w): (usize, usize)| h > 0 && w > 0 && h <= MAX_PIXELS && w <= MAX_PIXELS && h * w <= MAX_PIXELS;
     let mut sizes: Vec<(usize, usize)> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let misfit = || EngineError::Size { height, width, node: node.name.clone() };
@@ -134,7 +138,9 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
                 }
                 (h, w)
             }
-            QOp::Slice { .. } | QOp::MaxPool { .. } | QOp::SqueezeExcite { .. } => first.ok_or_else(misfit)?,
+            QOp::Slice { .. } | QOp::MaxPool { .. } | QOp::SqueezeExcite { .. } => {
+                first.ok_or_else(misfit)?
+            }
             QOp::Detect(detect) => {
                 for (level, stride) in detect.strides.iter().enumerate() {
                     let wanted = (height.div_ceil(*stride), width.div_ceil(*stride));

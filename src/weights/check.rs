@@ -39,8 +39,9 @@ pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError
         if let Some(&bad) = node.inputs.iter().find(|&&i| i >= index) {
             return Err(fault(format!("input {bad} does not come before it")));
         }
-        if !matches!(node.op, QOp::Detect(_)) && !(1..=MAX_CHANNELS).contains(&node.channels) {
-            return Err(fault(format!("{} channels, expected 1 to {MAX_CHANNELS}", node.channels)));
+        let channels = if matches!(node.op, QOp::Detect(_)) { 0..=0 } else { 1..=MAX_CHANNELS };
+        if !channels.contains(&node.channels) {
+            return Err(fault(format!("{} channels, expected {channels:?}", node.channels)));
         }
         check_node(graph, node).map_err(fault)?;
     }
