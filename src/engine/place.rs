@@ -34,6 +34,11 @@ pub struct Placement {
     pub copies: Vec<(NodeId, usize)>,
 }
 
+/// The buffer that holds a node, and the node's first channel in it.
+type Place = (NodeId, usize);
+/// A concat, and which of its inputs must be copied into place.
+type CopyIn = (NodeId, usize);
+
 /// Where a node's output is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Storage {
@@ -163,11 +168,11 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
 ///
 /// Convolutions read their input's channels rounded up to a cell. Where that of a slice would reach into
 /// the convolution's own output in the same buffer, the output gets a buffer of its own.
-fn storage_without_conflict(graph: &QGraph) -> (Vec<(NodeId, usize)>, Vec<(NodeId, usize)>) {
+fn storage_without_conflict(graph: &QGraph) -> (Vec<Place>, Vec<CopyIn>) {
     let mut fixed = vec![false; graph.nodes.len()];
     loop {
         let (storage, copies) = assign_storage(graph, &fixed);
-        let roots: Vec<(NodeId, usize)> = (0..graph.nodes.len()).map(|n| resolve(&storage, n)).collect();
+        let roots: Vec<Place> = (0..graph.nodes.len()).map(|n| resolve(&storage, n)).collect();
         let mut sound = true;
         for (id, node) in graph.nodes.iter().enumerate() {
             if node.op.conv_shape().is_none() || fixed[id] {
@@ -186,7 +191,7 @@ fn storage_without_conflict(graph: &QGraph) -> (Vec<(NodeId, usize)>, Vec<(NodeI
     }
 }
 
-fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<(NodeId, usize)>) {
+fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<CopyIn>) {
     let mut storage: Vec<Storage> = graph
         .nodes
         .iter()
@@ -207,9 +212,7 @@ fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<(NodeId,
             let movable = storage[tenant] == Storage::Root
                 && !fixed[tenant]
                 && !matches!(graph.nodes[tenant].op, QOp::Input)
-                && channels % 8 == 0
-                && channel % 8 == 0
-                && node.channels % 8 == 0;
+                && [channels, channel, node.channels].iter().all(|c| c.is_multiple_of(8));
             if movable {
                 storage[tenant] = Storage::Inside(id, channel);
             } else {
@@ -244,7 +247,7 @@ fn whole_input(graph: &QGraph, inputs: &[NodeId]) -> (NodeId, usize) {
 }
 
 /// The buffer that holds a node, and the node's first channel in it.
-fn resolve(storage: &[Storage], mut node: NodeId) -> (NodeId, usize) {
+fn resolve(storage: &[Storage], mut node: NodeId) -> Place {
     let mut channel = 0;
     while let Storage::Inside(parent, start) = storage[node] {
         channel += start;
@@ -254,7 +257,7 @@ fn resolve(storage: &[Storage], mut node: NodeId) -> (NodeId, usize) {
 }
 
 /// First and last step that touch each root's buffer.
-fn lifetimes(graph: &QGraph, roots: &[(NodeId, usize)], keep_all: bool) -> Vec<(usize, usize)> {
+fn lifetimes(graph: &QGraph, roots: &[Place], keep_all: bool) -> Vec<(usize, usize)> {
     let end = graph.nodes.len();
     let mut lives = vec![(end, 0); end];
     for (id, node) in graph.nodes.iter().enumerate() {
@@ -340,6 +343,31 @@ mod tests {
         assert_eq!((at(1), at(2), at(3), at(4)), ((0, 12), (0, 12), (4, 12), (8, 12)));
         assert_eq!(placed.copies, [(7, 1)], "node 4 lives in the first concat already");
         assert_eq!(placed.views[6].stride, 16);
+    }
+
+    /// A convolution of a narrow slice reads past it, up to a whole cell.
+    #[test]
+    fn an_output_is_not_put_where_its_reader_reads() {
+        let shape = crate::model::graph::ConvShape {
+            c_in: 2,
+            c_out: 8,
+            kernel: 1,
+            stride: 1,
+            dilation: 1,
+            groups: 1,
+            padding: crate::model::graph::Padding::Fixed(0),
+        };
+        let conv =
+            QOp::Conv { shape, act: crate::weights::graph::QAct::Relu, output: QOutput::Int8 { unit: 1.0 } };
+        let nodes = vec![
+            node(QOp::Input, &[], 3),
+            node(QOp::MaxPool { kernel: 3 }, &[0], 8),
+            node(QOp::Slice { start: 6 }, &[1], 2),
+            node(conv, &[2], 8),
+            node(QOp::Concat, &[1, 3], 16),
+        ];
+        let placed = place(&QGraph { nodes }, 4, 4, false).expect("fits");
+        assert_eq!(placed.copies, [(4, 1)]);
     }
 
     #[test]
