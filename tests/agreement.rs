@@ -82,7 +82,7 @@ fn agreement(checkpoint_path: &Path, calibrate: &[PathBuf], evaluate: &[PathBuf]
 fn parking_detections_survive_int8() {
     let Some(checkpoint) = shared("trained/parking-yolov8n-dynamicconv.pt") else { return };
     let (Some(train), Some(val)) = (shared("pklot/images/train"), shared("pklot/images/val")) else { return };
-    let shares = agreement(&checkpoint, &pictures(&train, 64), &pictures(&val, 142), 416, 0.85);
+    let shares = agreement(&checkpoint, &pictures(&train, 32), &pictures(&val, 142), 416, 0.85);
     assert!(shares.iter().all(|&s| s >= 0.97), "{shares:?}");
 }
 
@@ -92,6 +92,6 @@ fn coco_detections_survive_int8() {
     let (Some(calibrate), Some(val)) = (shared("unlabeled"), shared("coco128/images")) else { return };
     let calibrate = if calibrate.join("images").is_dir() { calibrate.join("images") } else { calibrate };
     let val = if val.join("train2017").is_dir() { val.join("train2017") } else { val };
-    let shares = agreement(&checkpoint, &pictures(&calibrate, 64), &pictures(&val, 128), 640, 0.8);
+    let shares = agreement(&checkpoint, &pictures(&calibrate, 32), &pictures(&val, 128), 640, 0.8);
     assert!(shares.iter().all(|&s| s >= 0.93), "{shares:?}");
 }
