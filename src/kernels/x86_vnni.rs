@@ -144,6 +144,13 @@ unsafe fn dense<const R: usize, const B: usize>(tile: &DenseTile<'_>, first: usi
             weights = weights.wrapping_add(64);
         }
     }
+    // A copy: were the address of `acc` itself taken, each sum would be stored within the loop.
+    let mut sums = [_mm512_setzero_si512(); SUMS];
+    for r in 0..R {
+        for b in 0..B {
+            sums[r * B + b] = acc[r][b];
+        }
+    }
     let out = Out {
         requant: tile.requant,
         first_channel: tile.first_channel,
@@ -158,8 +165,8 @@ unsafe fn dense<const R: usize, const B: usize>(tile: &DenseTile<'_>, first: usi
         }),
         residual_stride: tile.residual_stride,
     };
-    // SAFETY: `acc` has `R` rows of `B` sums; the rest is passed on.
-    unsafe { finish(acc.as_flattened(), B, R.min(tile.rows - first), &out) };
+    // SAFETY: there are `R` rows of `B` sums; the rest is passed on.
+    unsafe { finish(&sums[..R * B], B, R.min(tile.rows - first), &out) };
 }
 
 /// Where a tile's sums go.
