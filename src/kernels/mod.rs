@@ -27,6 +27,8 @@ pub mod requant;
 pub mod scalar;
 pub mod team;
 #[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
 mod x86_vnni;
 
 #[cfg(test)]
