@@ -54,11 +54,11 @@ impl ConvJob<'_> {
     /// Whether [`conv`] will do it, in an arena of `len` bytes, with weights in `layout`.
     pub fn check(&self, layout: Layout, len: usize) -> Result<(), OpError> {
         let taps = check_window(self.kernel)?;
+        let steps = [self.stride, self.dilation, self.pad_top, self.pad_left];
+        check_geometry([&self.input, &self.output], steps)?;
         check_input("input", &self.input, len)?;
         check_output(&self.output, if self.requant.is_float() { 4 } else { 1 }, len)?;
         self.requant.check(self.output.channels)?;
-        let steps = [self.stride, self.dilation, self.pad_top, self.pad_left];
-        check_geometry([&self.input, &self.output], steps)?;
         let depth = self.depth(layout);
         check_apart("input", &self.input, depth, &self.output)?;
         check_len("pad_row", self.pad_row.len(), depth)?;

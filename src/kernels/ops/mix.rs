@@ -16,7 +16,7 @@
 //! each x86 level. Test: `kernels::tests::mixing_equals_its_definition`.
 
 use super::super::{CELL_CHANNELS, Crew, Layout, operand};
-use super::{Base, OpError, check_len};
+use super::{Base, OpError, check_len, check_sizes};
 
 /// Most experts: `4096 * 127 * 32` is below 2^24.
 pub const MAX_EXPERTS: usize = 32;
@@ -84,6 +84,7 @@ fn check_count(count: usize) -> Result<(), OpError> {
 
 /// Mixes the experts of a dense dynamic convolution.
 pub fn mix(crew: &Crew<'_>, job: &MixJob<'_>, out: Mixed<'_>) -> Result<(), OpError> {
+    check_sizes(job.taps, [job.c_out, job.depth])?;
     let channels = job.c_out.next_multiple_of(CELL_CHANNELS);
     let block = job.layout.packed_len(CELL_CHANNELS, job.taps, job.depth);
     check_count(job.count)?;
@@ -123,6 +124,7 @@ pub fn mix(crew: &Crew<'_>, job: &MixJob<'_>, out: Mixed<'_>) -> Result<(), OpEr
 
 /// Mixes the experts of a depthwise dynamic convolution; weights go to `[tap][channels rounded up to 16]`.
 pub fn mix_depthwise(job: &DepthwiseMixJob<'_>, out: Mixed<'_>) -> Result<(), OpError> {
+    check_sizes(job.taps, [job.channels, 1])?;
     let width = job.channels.next_multiple_of(CELL_CHANNELS);
     check_count(job.count)?;
     check_len("experts", job.experts.len(), width * job.taps * job.count)?;
