@@ -64,6 +64,8 @@ struct Shared {
     frames: AtomicU32,
     in_frame: AtomicBool,
     shutdown: AtomicBool,
+    /// Workers that began to serve.
+    serving: AtomicUsize,
     sleepers: AtomicUsize,
     bed: Mutex<()>,
     wake: Condvar,
@@ -91,6 +93,7 @@ impl Shared {
             frames: AtomicU32::new(0),
             in_frame: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
+            serving: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             bed: Mutex::new(()),
             wake: Condvar::new(),
@@ -170,6 +173,7 @@ impl Shared {
 
     /// A worker's life.
     fn serve(&self, lane: usize) {
+        self.serving.fetch_add(1, Ordering::Relaxed);
         let mut seen = 0;
         while let Some(generation) = self.await_job(seen) {
             seen = generation;
@@ -257,6 +261,10 @@ impl Team {
         let shared = Arc::new(Shared::new());
         let served = Arc::clone(&shared);
         pool.spawn_broadcast(move |worker| served.serve(worker.index() + 1));
+        // A thread allocates while it starts: not during someone's frame.
+        while shared.serving.load(Ordering::Relaxed) < threads - 1 {
+            std::thread::sleep(SPIN);
+        }
         Ok(Self { shared: Some(shared), _pool: Some(pool), threads })
     }
 
