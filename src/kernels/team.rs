@@ -2,7 +2,7 @@
 //!
 //! rayon's own fork-join wakes its workers anew for every layer, which costs 24–65 µs after a gap of
 //! 200 µs; a frame has some 60 layers of 20–500 µs. So each worker of the pool runs one long job,
-//! [`Shared::serve`], for the whole life of the [`Team`]: within a frame it spins for the next layer
+//! `Shared::serve`, for the whole life of the [`Team`]: within a frame it spins for the next layer
 //! (0.2 µs), between frames it sleeps on a condition variable and costs nothing.
 //!
 //! - No allocation after [`Team::new`]: a layer's job is two pointers in a slot.
