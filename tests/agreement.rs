@@ -44,7 +44,13 @@ fn matched(wanted: &[Detection], found: &[Detection], least: f32) -> (usize, usi
 }
 
 /// Shares of the reference's detections that int8 has, and of int8's that the reference has.
-fn agreement(checkpoint_path: &Path, calibrate: &[PathBuf], evaluate: &[PathBuf], size: usize, least: f32) -> [f32; 2] {
+fn agreement(
+    checkpoint_path: &Path,
+    calibrate: &[PathBuf],
+    evaluate: &[PathBuf],
+    size: usize,
+    least: f32,
+) -> [f32; 2] {
     let graph = checkpoint::load(checkpoint_path).unwrap();
     let request = Request {
         pictures: calibrate,

@@ -127,8 +127,7 @@ fn open_reference(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliE
     let graph = checkpoint::load(path).map_err(|e| CliError::data(path, &e))?;
     let own = graph.info.input_size;
     let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
-    let detector =
-        ReferenceDetector::new(&graph, fit(args, input)).map_err(|e| CliError::data(path, &e))?;
+    let detector = ReferenceDetector::new(&graph, fit(args, input)).map_err(|e| CliError::data(path, &e))?;
     Ok(Box::new(F32 { detector, input, name: graph.info.name, classes: graph.info.classes }))
 }
 

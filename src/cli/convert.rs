@@ -68,8 +68,8 @@ const MOST_PICTURES: usize = 256;
 pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let (bytes, hash) = read_hashed(&args.checkpoint)?;
     let options = BuildOptions { routing: args.routing.map(RoutingKind::from) };
-    let graph = checkpoint::read(Cursor::new(bytes), options)
-        .map_err(|e| CliError::data(&args.checkpoint, &e))?;
+    let graph =
+        checkpoint::read(Cursor::new(bytes), options).map_err(|e| CliError::data(&args.checkpoint, &e))?;
     let pictures = pictures(&args.calibrate)?;
     let size = args.imgsz.map_or(graph.info.input_size, |s| [s.height, s.width]);
     let request = Request {
@@ -80,8 +80,8 @@ pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, Cli
         threads: backend::default_threads(),
     };
     let bar = progress(pictures.len(), quiet);
-    let converted =
-        quant::convert(graph, &request, &mut |done, _| bar.set_position(done as u64)).map_err(|e| fault(args, &e))?;
+    let converted = quant::convert(graph, &request, &mut |done, _| bar.set_position(done as u64))
+        .map_err(|e| fault(args, &e))?;
     bar.finish_and_clear();
     converted.parts.write(&args.output).map_err(|e| match e {
         WeightsError::Io(e) => CliError::writing(&args.output, &e),

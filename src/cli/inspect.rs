@@ -86,7 +86,14 @@ fn of_checkpoint(path: &Path) -> Result<Description, CliError> {
     let costs = graph.costs(height, width).map_err(|e| CliError::data(path, &e))?;
     let layers: Vec<Layer> = costs
         .into_iter()
-        .map(|c| Layer { name: c.name, op: c.op, shape: c.shape, params: c.params, macs: c.macs, sqnr_db: None })
+        .map(|c| Layer {
+            name: c.name,
+            op: c.op,
+            shape: c.shape,
+            params: c.params,
+            macs: c.macs,
+            sqnr_db: None,
+        })
         .collect();
     let routing = graph.nodes.iter().find_map(|n| match &n.op {
         Op::DynamicConv(conv) => Some(conv.routing.name()),
@@ -100,7 +107,8 @@ fn of_checkpoint(path: &Path) -> Result<Description, CliError> {
 fn of_model(path: &Path) -> Result<Description, CliError> {
     let model = Model::open(path).map_err(|e| CliError::data(path, &e))?;
     let [height, width] = model.info.input_size;
-    let placed = engine::place::place(&model.graph, height, width, false).map_err(|e| CliError::data(path, &e))?;
+    let placed =
+        engine::place::place(&model.graph, height, width, false).map_err(|e| CliError::data(path, &e))?;
     let report: Option<Report> = serde_json::from_str(&model.report).ok();
     let sqnr = |name: &str| {
         report.as_ref().and_then(|r| r.layers.iter().find(|l| l.name == name)).map(|l| l.sqnr_db)

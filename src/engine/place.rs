@@ -51,7 +51,12 @@ pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Res
     for (id, node) in graph.nodes.iter().enumerate() {
         if roots[id].0 == id && !matches!(node.op, QOp::Detect(_)) {
             let len = sizes[id].0 * sizes[id].1 * pixel_stride(node);
-            buffers.push(Buffer { id, len: (len + GAP).next_multiple_of(64), life: lifetimes[id], offset: 0 });
+            buffers.push(Buffer {
+                id,
+                len: (len + GAP).next_multiple_of(64),
+                life: lifetimes[id],
+                offset: 0,
+            });
         }
     }
     let arena_len = pack(&mut buffers);
@@ -118,7 +123,9 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
                 }
                 (h, w)
             }
-            QOp::Slice { .. } | QOp::MaxPool { .. } | QOp::SqueezeExcite { .. } => first.ok_or_else(misfit)?,
+            QOp::Slice { .. } | QOp::MaxPool { .. } | QOp::SqueezeExcite { .. } => {
+                first.ok_or_else(misfit)?
+            }
             QOp::Detect(detect) => {
                 for (level, stride) in detect.strides.iter().enumerate() {
                     let wanted = (height.div_ceil(*stride), width.div_ceil(*stride));
@@ -148,15 +155,15 @@ fn assign_storage(graph: &QGraph) -> (Vec<Storage>, Vec<(NodeId, usize)>) {
         if !matches!(node.op, QOp::Concat) {
             continue;
         }
-        let (mut index, mut channel) = (0, 0);
+        let (mut index, mut channel) = (0, 0usize);
         while index < node.inputs.len() {
             let (tenant, count) = whole_input(graph, &node.inputs[index..]);
             let channels = graph.nodes[tenant].channels;
             let movable = storage[tenant] == Storage::Root
                 && !matches!(graph.nodes[tenant].op, QOp::Input)
-                && channels % 8 == 0
-                && channel % 8 == 0
-                && node.channels % 8 == 0;
+                && channels.is_multiple_of(8)
+                && channel.is_multiple_of(8)
+                && node.channels.is_multiple_of(8);
             if movable {
                 storage[tenant] = Storage::Inside(id, channel);
             } else {
