@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{DetectionArgs, ModelArgs};
 use super::backend::{self, Answer, Runner};
-use super::error::{CliError, Exit};
+use super::error::CliError;
 use super::{Outcome, model_path, table, tell};
 use crate::sink::{Found, Record, Timing, write_record};
 use crate::source::files::{self, Input, ListError};
