@@ -1,6 +1,5 @@
 //! `detect` on a runner that needs no model: it finds one object as large as the picture.
 
-use crate::cli::Exit;
 use clap::Parser;
 use serde_json::Value;
 
