@@ -200,7 +200,8 @@ pub fn without_fourth(bytes: &[u8]) -> Vec<u8> {
 
 /// The head's levels on the stack, and how many they are.
 fn levels(engine: &Engine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
-    let none = HeadLevel { height: 0, width: 0, stride: 1, boxes: &[], box_row: 0, classes: &[], class_row: 0 };
+    let none =
+        HeadLevel { height: 0, width: 0, stride: 1, boxes: &[], box_row: 0, classes: &[], class_row: 0 };
     let mut levels = [none; MAX_LEVELS];
     let detect = engine.detect();
     let count = engine.levels().min(MAX_LEVELS);

@@ -16,8 +16,8 @@ pub fn exp(x: f64) -> f64 {
     if x > 700.0 {
         return f64::INFINITY;
     }
-    const LN2_HIGH: f64 = 6.931_471_803_691_238_2e-1;
-    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    const LN2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
+    const LN2_LOW: f64 = f64::from_bits(0x3dea_39ef_3579_3c76);
     let k = (x * std::f64::consts::LOG2_E).round_ties_even();
     let r = (x - k * LN2_HIGH) - k * LN2_LOW;
     let series = (1..=13).rev().fold(1.0, |sum, n| 1.0 + r / f64::from(n) * sum);

@@ -23,9 +23,9 @@ fn output(command: &mut Command) -> Output {
 
 /// Standard output, standard error and exit code of `words` in an empty folder.
 fn run(words: &[&str]) -> (String, String, i32) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let output = output(ghostlight(folder.path()).args(words));
-    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (text(output.stdout), text(output.stderr), output.status.code().expect("it exits"))
 }
 
@@ -41,7 +41,7 @@ fn model() -> Option<PathBuf> {
 
 fn picture(folder: &Path, name: &str) {
     let image = image::RgbImage::from_fn(80, 60, |x, y| image::Rgb([x as u8 * 3, y as u8 * 4, 90]));
-    image.save(folder.join(name)).unwrap();
+    image.save(folder.join(name)).expect("saved");
 }
 
 #[test]

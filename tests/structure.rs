@@ -106,6 +106,9 @@ fn unsafe_stays_where_it_must() {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains("unsafe "));
         let place = module(&path);
-        assert!(!code || place == "kernels" || place == "source" || path.ends_with("weights/file.rs"), "{path:?}");
+        assert!(
+            !code || place == "kernels" || place == "source" || path.ends_with("weights/file.rs"),
+            "{path:?}"
+        );
     }
 }

@@ -4,10 +4,9 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::*;
+use crate::cli::error::Exit;
+use crate::sink::jsonl::schema;
 use crate::vision::{Detection, Size};
-
-#[path = "../../tests/support/schema.rs"]
-mod schema;
 
 struct Fake {
     classes: Vec<String>,

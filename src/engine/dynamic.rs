@@ -111,7 +111,12 @@ impl Dynamic {
     }
 
     /// Routes, mixes and convolves the step's node.
-    pub(super) fn run(&mut self, step: &mut Step<'_>, shape: &ConvShape, mixed: &mut Arena) -> Result<(), OpError> {
+    pub(super) fn run(
+        &mut self,
+        step: &mut Step<'_>,
+        shape: &ConvShape,
+        mixed: &mut Arena,
+    ) -> Result<(), OpError> {
         self.route(step)?;
         self.set_coefficients(step);
         self.mix(step, shape, mixed)?;

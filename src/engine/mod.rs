@@ -58,7 +58,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`] where the threads cannot be started or the size does not fit the graph.
-    pub fn new(model: Arc<Model>, kernels: &'static dyn Kernels, threads: usize) -> Result<Self, EngineError> {
+    pub fn new(
+        model: Arc<Model>,
+        kernels: &'static dyn Kernels,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
         Self::with_memory(model, kernels, threads, false)
     }
 
@@ -66,7 +70,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::new`].
-    pub fn keeping_all(model: Arc<Model>, kernels: &'static dyn Kernels, threads: usize) -> Result<Self, EngineError> {
+    pub fn keeping_all(
+        model: Arc<Model>,
+        kernels: &'static dyn Kernels,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
         Self::with_memory(model, kernels, threads, true)
     }
 
@@ -76,8 +84,7 @@ impl Engine {
         threads: usize,
         keep_all: bool,
     ) -> Result<Self, EngineError> {
-        let team =
-            Team::new(threads).map_err(|e| EngineError::Threads { threads, cause: e.to_string() })?;
+        let team = Team::new(threads).map_err(|e| EngineError::Threads { threads, cause: e.to_string() })?;
         let prepared: Vec<Prepared> =
             (0..model.graph.nodes.len()).map(|id| prepare::prepare(&model, id, kernels.layout())).collect();
         if kernels.layout() != crate::kernels::Layout::N16K4 {
@@ -87,17 +94,7 @@ impl Engine {
         let [height, width] = model.info.input_size;
         let placement = place::place(&model.graph, height, width, keep_all)?;
         let arena = Arena::new(placement.arena_len);
-        Ok(Self {
-            model,
-            kernels,
-            team,
-            prepared,
-            mixed,
-            size: (height, width),
-            placement,
-            arena,
-            keep_all,
-        })
+        Ok(Self { model, kernels, team, prepared, mixed, size: (height, width), placement, arena, keep_all })
     }
 
     /// The model.
@@ -274,9 +271,7 @@ impl Step<'_> {
             (QOp::MaxPool { kernel }, _) => {
                 ops::max_pool(self.kernels, self.crew, self.arena, (input, output), *kernel)
             }
-            (QOp::Upsample { factor }, _) => {
-                ops::upsample(self.crew, self.arena, (input, output), *factor)
-            }
+            (QOp::Upsample { factor }, _) => ops::upsample(self.crew, self.arena, (input, output), *factor),
             (QOp::Concat, _) => self.copy_into_concat(),
             _ => Ok(()),
         }
@@ -286,7 +281,8 @@ impl Step<'_> {
         let node = &self.model.graph.nodes[self.id];
         for &(_, which) in self.placement.copies.iter().filter(|(concat, _)| *concat == self.id) {
             let from = self.placement.views[node.inputs[which]];
-            let before: usize = node.inputs[..which].iter().map(|&i| self.model.graph.nodes[i].channels).sum();
+            let before: usize =
+                node.inputs[..which].iter().map(|&i| self.model.graph.nodes[i].channels).sum();
             let whole = self.placement.views[self.id];
             let to = View { offset: whole.offset + before, channels: from.channels, ..whole };
             ops::copy(self.crew, self.arena, (from, to))?;

@@ -205,14 +205,16 @@ fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<CopyIn>)
         if !matches!(node.op, QOp::Concat) {
             continue;
         }
-        let (mut index, mut channel) = (0, 0);
+        let (mut index, mut channel) = (0, 0usize);
         while index < node.inputs.len() {
             let (tenant, count) = whole_input(graph, &node.inputs[index..]);
             let channels = graph.nodes[tenant].channels;
             let movable = storage[tenant] == Storage::Root
                 && !fixed[tenant]
                 && !matches!(graph.nodes[tenant].op, QOp::Input)
-                && [channels, channel, node.channels].iter().all(|c| c.is_multiple_of(8));
+                && channels.is_multiple_of(8)
+                && channel.is_multiple_of(8)
+                && node.channels.is_multiple_of(8);
             if movable {
                 storage[tenant] = Storage::Inside(id, channel);
             } else {

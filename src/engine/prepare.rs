@@ -59,7 +59,8 @@ impl Weights {
             return Weights::Mapped;
         }
         let taps = shape.kernel * shape.kernel;
-        let packed = pack::repack(layout, model.i8s(node, "weight"), experts, (shape.c_out, taps, shape.c_in));
+        let packed =
+            pack::repack(layout, model.i8s(node, "weight"), experts, (shape.c_out, taps, shape.c_in));
         Weights::Repacked(Arena::of_weights(&packed))
     }
 

@@ -11,7 +11,7 @@
 
 use std::arch::asm;
 
-use super::arm_epilogue::{Block, Sums};
+use super::arm_epilogue::{Block, Sums, store_float};
 use super::{DenseTile, DepthwiseTile, Kernels, Layout, Tile, arm_common};
 
 const ROWS: usize = 5;
@@ -82,7 +82,8 @@ unsafe fn dense(tile: &DenseTile<'_>) {
             let block = Block::of_dense(tile, index);
             let sums = sums(tile, tile.weights.add(index * block_len), block.bias());
             if tile.requant.is_float() {
-                block.finish_float(&sums, 0, tile.rows);
+                let sums = sums;
+                store_float(tile, index, 0, &sums);
             } else {
                 block.finish(block.round(&sums), tile.rows);
             }
@@ -118,6 +119,24 @@ macro_rules! cell {
     };
 }
 
+/// Depth step of 16.
+#[rustfmt::skip]
+macro_rules! step16 {
+    () => {
+        concat!(
+            "ldr q20, [{a0}], #16\n",
+            "ldr q21, [{a1}], #16\n",
+            "ldr q22, [{a2}], #16\n",
+            "ldr q23, [{a3}], #16\n",
+            "ldr q24, [{a4}], #16\n",
+            cell!("0"),
+            cell!("1"),
+            cell!("2"),
+            cell!("3"),
+        )
+    };
+}
+
 /// Copies pixel 0's start values, v0-v3, to another pixel.
 #[rustfmt::skip]
 macro_rules! start {
@@ -141,7 +160,7 @@ macro_rules! start {
 unsafe fn sums(tile: &DenseTile<'_>, weights: *const i8, bias: *const i32) -> [Sums; ROWS] {
     let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9);
     let (s10, s11, s12, s13, s14, s15, s16, s17, s18, s19);
-    // SAFETY: reads `ROWS` pointers a tap, `depth` bytes behind each in steps of 16 and 4, a cell per 4 of
+    // SAFETY: reads `ROWS` pointers a tap, `depth` bytes behind each in steps of 32, 16 and 4, a cell per 4 of
     // them, and 16 of `bias`, all readable by this function's duties; writes no memory.
     unsafe {
         asm!(
@@ -158,18 +177,14 @@ unsafe fn sums(tile: &DenseTile<'_>, weights: *const i8, bias: *const i32) -> [S
             "cbz {deep}, 4f",
             "mov {n}, {deep}",
             "3:",
-            "ldr q20, [{a0}], #16",
-            "ldr q21, [{a1}], #16",
-            "ldr q22, [{a2}], #16",
-            "ldr q23, [{a3}], #16",
-            "ldr q24, [{a4}], #16",
+            step16!(),
             "subs {n}, {n}, #1",
-            cell!("0"),
-            cell!("1"),
-            cell!("2"),
-            cell!("3"),
+            step16!(),
             "b.ne 3b",
             "4:",
+            "tbz {depth}, #4, 7f",
+            step16!(),
+            "7:",
             "cbz {rest}, 6f",
             "mov {n}, {rest}",
             "5:",
@@ -188,7 +203,8 @@ unsafe fn sums(tile: &DenseTile<'_>, weights: *const i8, bias: *const i32) -> [S
             w = inout(reg) weights => _,
             taps = inout(reg) tile.taps => _,
             bias = in(reg) bias,
-            deep = in(reg) tile.depth / 16,
+            depth = in(reg) tile.depth,
+            deep = in(reg) tile.depth / 32,
             rest = in(reg) tile.depth / 4 % 4,
             a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _, a3 = out(reg) _, a4 = out(reg) _,
             n = out(reg) _,

@@ -18,6 +18,20 @@ pub(super) type Sums = [int32x4_t; 4];
 /// The same after scaling and rounding, `p` of [`super::requant`].
 pub(super) type Row = [int16x8_t; 2];
 
+/// `$body` for each row `$r` in `0..$count`, at most 8, written out so that rows stay in registers.
+macro_rules! each_row {
+    ($count:ident, $r:ident => $body:block) => {
+        each_row!($count, $r => $body, 0, 1, 2, 3, 4, 5, 6, 7)
+    };
+    ($count:ident, $r:ident => $body:block, $($index:literal),*) => {
+        const { assert!($count <= 8) };
+        $(if $count > $index {
+            let $r = $index;
+            $body
+        })*
+    };
+}
+
 /// Where and how one block of 16 channels is stored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block<'a> {
@@ -28,7 +42,7 @@ pub(super) struct Block<'a> {
     channels: usize,
     out: *mut u8,
     out_stride: usize,
-    residual: *const u8,
+    residual: Option<*const u8>,
     residual_stride: usize,
 }
 
@@ -42,18 +56,19 @@ struct Gate {
 impl Gate {
     #[inline(always)]
     fn new(shift: u32, poly: &[i16; 6]) -> Self {
-        // SAFETY: NEON is part of every aarch64 target that this file is built for.
+        // SAFETY: both loads are of 4 of the 6 coefficients.
         unsafe {
+            let (first, last) = (vld1_s16(poly.as_ptr()), vld1_s16(poly.as_ptr().add(2)));
             Self {
                 limit: vdupq_n_s16(32767 >> shift),
                 shift: vdupq_n_s16(shift as i16 + 1),
                 poly: [
-                    vdupq_n_s16(poly[0]),
-                    vdupq_n_s16(poly[1]),
-                    vdupq_n_s16(poly[2]),
-                    vdupq_n_s16(poly[3]),
-                    vdupq_n_s16(poly[4]),
-                    vdupq_n_s16(poly[5]),
+                    vdupq_lane_s16::<0>(first),
+                    vdupq_lane_s16::<1>(first),
+                    vdupq_lane_s16::<2>(first),
+                    vdupq_lane_s16::<3>(first),
+                    vdupq_lane_s16::<2>(last),
+                    vdupq_lane_s16::<3>(last),
                 ],
             }
         }
@@ -83,18 +98,14 @@ impl<'a> Block<'a> {
     #[inline(always)]
     pub(super) unsafe fn of_dense(tile: &DenseTile<'a>, index: usize) -> Self {
         let offset = index * 16;
-        let element = if tile.requant.is_float() { 4 } else { 1 };
+        let residual = tile.residual.wrapping_add(offset);
         Self {
             requant: tile.requant,
             first: tile.first_channel + offset,
             channels: (tile.channels - offset).min(16),
-            out: tile.out.wrapping_add(offset * element),
+            out: tile.out.wrapping_add(offset),
             out_stride: tile.out_stride,
-            residual: if tile.residual.is_null() {
-                tile.residual
-            } else {
-                tile.residual.wrapping_add(offset)
-            },
+            residual: (!tile.residual.is_null()).then_some(residual),
             residual_stride: tile.residual_stride,
         }
     }
@@ -112,7 +123,7 @@ impl<'a> Block<'a> {
             channels: (tile.channels - offset).min(16),
             out: tile.out.wrapping_add(pixel * tile.out_stride + offset),
             out_stride: tile.out_stride,
-            residual: std::ptr::null(),
+            residual: None,
             residual_stride: 0,
         }
     }
@@ -150,68 +161,98 @@ impl<'a> Block<'a> {
     ///
     /// # Safety
     /// - the requantisation's vectors reach `first` + 16, and it is not float.
-    /// - `out` takes `rows` pixels of `channels` bytes; `residual`, if not null, has them.
+    /// - `out` takes `rows` pixels of `channels` bytes; `residual`, if any, has them; `rows <= R`.
     #[inline(always)]
-    pub(super) unsafe fn finish<const R: usize>(&self, mut p: [Row; R], rows: usize) {
-        match &self.requant.act {
-            Act::Identity => {}
-            Act::Relu => {
-                // SAFETY: NEON is part of every aarch64 target that this file is built for.
-                let relu = |x| unsafe { vmaxq_s16(x, vdupq_n_s16(0)) };
-                p = p.map(|[a, b]| [relu(a), relu(b)]);
-            }
-            Act::Gated { shift, poly } => {
-                let gate = Gate::new(*shift, poly);
-                p = p.map(|[a, b]| [gate.apply(a), gate.apply(b)]);
-            }
-        }
-        if let (Some(r), false) = (&self.requant.residual, self.residual.is_null()) {
-            // SAFETY: the residual's vectors reach `first` + 16, and its pixels lie as the output's do.
-            unsafe {
-                let (mult, zero) = (self.row(&r.mult), self.row(&r.zero));
-                let zero = [vnegq_s16(zero[0]), vnegq_s16(zero[1])];
-                for (i, row) in p.iter_mut().enumerate().take(rows) {
-                    let a = load(self.residual.wrapping_add(i * self.residual_stride), self.channels);
-                    let low = vshlq_n_s16::<7>(vaddw_s8(zero[0], vget_low_s8(a)));
-                    let high = vshlq_n_s16::<7>(vaddw_high_s8(zero[1], a));
-                    row[0] = vqaddq_s16(row[0], vqrdmulhq_s16(low, mult[0]));
-                    row[1] = vqaddq_s16(row[1], vqrdmulhq_s16(high, mult[1]));
-                }
-            }
-        }
-        // SAFETY: the vectors reach `first` + 16, and `out` takes `rows` pixels, duties of this function.
+    pub(super) unsafe fn finish<const R: usize>(&self, p: [Row; R], rows: usize) {
+        // SAFETY: the same duties; a whole block is one of 16 channels and `R` rows.
         unsafe {
-            let (mult, zero) = (self.row(&self.requant.mult), self.row(&self.requant.zero));
-            let step = |y, i: usize| vqaddq_s16(vqrdmulhq_s16(y, mult[i]), zero[i]);
-            for (i, row) in p.iter().enumerate() {
-                if i == rows {
-                    break;
-                }
-                let bytes = vqmovn_high_s16(vqmovn_s16(step(row[0], 0)), step(row[1], 1));
-                store(self.out.wrapping_add(i * self.out_stride), bytes, self.channels);
+            if rows == R && self.channels == 16 {
+                self.finish_whole(p)
+            } else {
+                // Copies, so that neither needs memory otherwise.
+                let (block, mut copy) = (*self, [[vdupq_n_s16(0); 2]; R]);
+                each_row!(R, r => { copy[r] = p[r] });
+                block.finish_part(copy, rows)
             }
         }
     }
 
-    /// Stores the first `rows` of `sums` as f32, from output pixel `row` on.
+    /// A block at the picture's or the channels' end, by way of a whole one.
     ///
     /// # Safety
-    /// - `scale` reaches `first` + 16.
-    /// - `out` takes `row + rows.min(sums.len())` pixels of `channels` f32.
+    /// - the duties of [`Block::finish`].
+    #[cold]
     #[inline(never)]
-    pub(super) unsafe fn finish_float(&self, sums: &[Sums], row: usize, rows: usize) {
-        // SAFETY: `scale` is readable for 16 elements and `out` takes the pixels, duties of this function.
+    unsafe fn finish_part<const R: usize>(&self, p: [Row; R], rows: usize) {
+        let mut out = [[0u8; 16]; R];
+        let mut residual = [[0u8; 16]; R];
+        // SAFETY: the first `rows` rows of `channels <= 16` bytes are those that the caller promises, and
+        // both arrays have them.
         unsafe {
-            let scale = self.requant.scale.as_ptr().add(self.first);
-            for (r, sums) in sums.iter().enumerate().take(rows) {
-                let mut all = [0f32; 16];
-                for (i, &sum) in sums.iter().enumerate() {
-                    let product = vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scale.add(4 * i)));
-                    vst1q_f32(all.as_mut_ptr().add(4 * i), product);
+            if let Some(from) = self.residual {
+                for (i, row) in residual.iter_mut().enumerate().take(rows) {
+                    let from = from.add(i * self.residual_stride);
+                    std::ptr::copy_nonoverlapping(from, row.as_mut_ptr(), self.channels);
                 }
-                let out = self.out.add((row + r) * self.out_stride);
-                std::ptr::copy_nonoverlapping(all.as_ptr().cast::<u8>(), out, self.channels * 4);
             }
+            let whole = Block {
+                channels: 16,
+                out: out.as_mut_ptr().cast(),
+                out_stride: 16,
+                residual: self.residual.map(|_| residual.as_ptr().cast()),
+                residual_stride: 16,
+                ..*self
+            };
+            whole.finish_whole(p);
+            for (i, row) in out.iter().enumerate().take(rows) {
+                let to = self.out.add(i * self.out_stride);
+                std::ptr::copy_nonoverlapping(row.as_ptr(), to, self.channels);
+            }
+        }
+    }
+
+    /// [`Block::finish`] for 16 channels and `R` rows, without a branch per row.
+    ///
+    /// # Safety
+    /// - the duties of [`Block::finish`].
+    #[inline(always)]
+    unsafe fn finish_whole<const R: usize>(&self, mut p: [Row; R]) {
+        match &self.requant.act {
+            Act::Identity => {}
+            Act::Relu => {
+                each_row!(R, r => {
+                    // SAFETY: NEON is part of every aarch64 target that this file is built for.
+                    p[r] = p[r].map(|x| unsafe { vmaxq_s16(x, vdupq_n_s16(0)) });
+                });
+            }
+            Act::Gated { shift, poly } => {
+                let gate = Gate::new(*shift, poly);
+                each_row!(R, r => { p[r] = [gate.apply(p[r][0]), gate.apply(p[r][1])] });
+            }
+        }
+        if let (Some(r), Some(residual)) = (&self.requant.residual, self.residual) {
+            // SAFETY: the residual's vectors reach `first` + 16, and its pixels lie as the output's do.
+            unsafe {
+                let (mult, [low, high]) = (self.row(&r.mult), self.row(&r.zero));
+                let zero = [vshlq_n_s16::<7>(low), vshlq_n_s16::<7>(high)];
+                each_row!(R, r => {
+                    let a = vld1q_s8(residual.add(r * self.residual_stride).cast());
+                    let low = vsubq_s16(vshll_n_s8::<7>(vget_low_s8(a)), zero[0]);
+                    let high = vsubq_s16(vshll_high_n_s8::<7>(a), zero[1]);
+                    p[r][0] = vqaddq_s16(p[r][0], vqrdmulhq_s16(low, mult[0]));
+                    p[r][1] = vqaddq_s16(p[r][1], vqrdmulhq_s16(high, mult[1]));
+                });
+            }
+        }
+        // SAFETY: the vectors reach `first` + 16, and `out` takes `R` pixels, duties of this function.
+        unsafe {
+            let (mult, zero) = (self.row(&self.requant.mult), self.row(&self.requant.zero));
+            each_row!(R, r => {
+                let low = vqaddq_s16(vqrdmulhq_s16(p[r][0], mult[0]), zero[0]);
+                let high = vqaddq_s16(vqrdmulhq_s16(p[r][1], mult[1]), zero[1]);
+                let out = self.out.add(r * self.out_stride);
+                vst1q_s8(out.cast(), vqmovn_high_s16(vqmovn_s16(low), high));
+            });
         }
     }
 
@@ -224,6 +265,31 @@ impl<'a> Block<'a> {
         let values = values.as_ptr().wrapping_add(self.first);
         // SAFETY: readable for 16 elements, a duty of this function.
         unsafe { [vld1q_s16(values), vld1q_s16(values.add(8))] }
+    }
+}
+
+/// Stores sums of block `index` as f32, from output pixel `row` on, as far as the tile has rows.
+///
+/// # Safety
+/// - the tile keeps the duties of [`super::Kernels::dense`] and is float; `index < channels.div_ceil(16)`.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn store_float(tile: &DenseTile<'_>, index: usize, row: usize, sums: &[Sums]) {
+    let offset = index * 16;
+    let bytes = (tile.channels - offset).min(16) * 4;
+    // SAFETY: `scale` reaches the block's 16 channels and `out` takes the tile's rows and channels, duties of
+    // `dense`.
+    unsafe {
+        let scale = tile.requant.scale.as_ptr().add(tile.first_channel + offset);
+        for (r, sums) in (row..tile.rows).zip(sums) {
+            let mut all = [0f32; 16];
+            for (i, &sum) in sums.iter().enumerate() {
+                let product = vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scale.add(4 * i)));
+                vst1q_f32(all.as_mut_ptr().add(4 * i), product);
+            }
+            let out = tile.out.add(r * tile.out_stride + offset * 4);
+            std::ptr::copy_nonoverlapping(all.as_ptr().cast::<u8>(), out, bytes);
+        }
     }
 }
 
@@ -248,6 +314,7 @@ pub(super) unsafe fn store(to: *mut u8, bytes: int8x16_t, n: usize) {
 }
 
 #[cold]
+#[inline(never)]
 unsafe fn load_part(from: *const u8, n: usize) -> int8x16_t {
     let mut all = [0u8; 16];
     // SAFETY: `from` is readable for `n <= 16` bytes, and `all` has 16.
@@ -258,6 +325,7 @@ unsafe fn load_part(from: *const u8, n: usize) -> int8x16_t {
 }
 
 #[cold]
+#[inline(never)]
 unsafe fn store_part(to: *mut u8, bytes: int8x16_t, n: usize) {
     let mut all = [0u8; 16];
     // SAFETY: `all` has 16 bytes, and `to` takes `n <= 16` of them.

@@ -12,7 +12,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::arm_epilogue::{Block, Sums};
+use super::arm_epilogue::{Block, Sums, store_float};
 use super::{DenseTile, DepthwiseTile, Kernels, Layout, Tile, arm_common};
 
 const ROWS: usize = 6;
@@ -83,7 +83,8 @@ unsafe fn dense(tile: &DenseTile<'_>) {
             let block = Block::of_dense(tile, index);
             let sums = sums(tile, tile.weights.add(index * block_len), block.bias());
             if tile.requant.is_float() {
-                block.finish_float(&sums, 0, tile.rows);
+                let sums = sums;
+                store_float(tile, index, 0, &sums);
             } else {
                 block.finish(block.round(&sums), tile.rows);
             }

@@ -12,7 +12,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::arm_epilogue::{Block, Sums};
+use super::arm_epilogue::{Block, Sums, store_float};
 use super::{DenseTile, DepthwiseTile, Kernels, Layout, Tile, arm_common};
 
 const ROWS: usize = 8;
@@ -56,7 +56,8 @@ impl Kernels for Neon {
                     let pixels = tile.pixels.as_ptr().add(2 * i);
                     let sums = pass(pixels, tile.taps, tile.depth, weights, block.bias());
                     if tile.requant.is_float() {
-                        block.finish_float(&sums, 2 * i, tile.rows - 2 * i);
+                        let sums = sums;
+                        store_float(tile, index, 2 * i, &sums);
                     } else {
                         *pair = block.round(&sums);
                     }

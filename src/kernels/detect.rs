@@ -3,6 +3,8 @@
 //! Test: `kernels::tests::detection`.
 
 #[cfg(target_arch = "x86_64")]
+use super::x86_avx2::{Avx2, AvxVnni};
+#[cfg(target_arch = "x86_64")]
 use super::x86_vnni::Avx512Vnni;
 use super::{Kernels, scalar::Scalar};
 
@@ -59,6 +61,10 @@ pub fn all() -> Vec<Candidate> {
     vec![
         #[cfg(target_arch = "x86_64")]
         candidate("avx512-vnni", Avx512Vnni::NEEDS, Avx512Vnni::new()),
+        #[cfg(target_arch = "x86_64")]
+        candidate("avx-vnni", AvxVnni::NEEDS, AvxVnni::new()),
+        #[cfg(target_arch = "x86_64")]
+        candidate("avx2", Avx2::NEEDS, Avx2::new()),
         candidate("scalar", "nothing", Some(Scalar)),
     ]
 }

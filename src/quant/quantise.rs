@@ -25,7 +25,8 @@ pub struct Quantised {
 /// # Errors
 /// [`QuantError::Unsupported`] for what the int8 engine has no operation for.
 pub fn quantise(graph: &Graph, ranges: &Ranges) -> Result<Quantised, QuantError> {
-    let mut builder = Builder { graph, ranges, quants: Vec::new(), nodes: Vec::new(), tensors: HashMap::new() };
+    let mut builder =
+        Builder { graph, ranges, quants: Vec::new(), nodes: Vec::new(), tensors: HashMap::new() };
     for id in 0..graph.nodes.len() {
         builder.node(id)?;
     }
@@ -119,7 +120,11 @@ impl Builder<'_> {
     }
 
     /// Activation, output kind and own quantisation of a convolution.
-    fn output(&self, id: NodeId, activation: Activation) -> Result<(QAct, QOutput, Option<ActQuant>), QuantError> {
+    fn output(
+        &self,
+        id: NodeId,
+        activation: Activation,
+    ) -> Result<(QAct, QOutput, Option<ActQuant>), QuantError> {
         let node = &self.graph.nodes[id];
         if self.feeds_detect(id) {
             if activation != Activation::Identity || node.inputs.len() > 1 {
@@ -161,9 +166,10 @@ impl Builder<'_> {
         match activation {
             Activation::Identity | Activation::Relu => least,
             // A power of two times the gap's reach, so that the polynomial ends where the gap does.
-            Activation::Silu => {
-                (0..16).map(|k| gate::SILU_REACH * f64::from(1u32 << k)).find(|&f| f >= least).unwrap_or(least)
-            }
+            Activation::Silu => (0..16)
+                .map(|k| gate::SILU_REACH * f64::from(1u32 << k))
+                .find(|&f| f >= least)
+                .unwrap_or(least),
         }
     }
 
@@ -192,7 +198,8 @@ impl Builder<'_> {
         for weight in conv.weight.chunks_exact(per_expert) {
             let (weight, expanded) = dense_if_grouped(weight, &conv.shape);
             shape = expanded;
-            let kernel = quantise_kernel(&weight, &shape, &steps, &vec![f32::MIN_POSITIVE * 1e6; shape.c_out]);
+            let kernel =
+                quantise_kernel(&weight, &shape, &steps, &vec![f32::MIN_POSITIVE * 1e6; shape.c_out]);
             scales.extend(&kernel.scale);
             scales.resize(scales.len().next_multiple_of(padded), 1.0);
             packed.push(kernel.weight);

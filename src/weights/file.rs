@@ -206,7 +206,7 @@ fn claim_tensors(
     data_start: usize,
 ) -> Result<HashMap<String, Vec<(&'static str, Range<usize>)>>, WeightsError> {
     let mut ranges = HashMap::new();
-    if data_start % 64 != 0 {
+    if !data_start.is_multiple_of(64) {
         return Err(WeightsError::Misaligned { name: "the first".into(), offset: data_start });
     }
     for node in &graph.nodes {
