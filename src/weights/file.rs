@@ -54,13 +54,16 @@ impl Storage {
     }
 }
 
+/// Suffixes and byte ranges of each node's tensors.
+type Tensors = HashMap<String, Vec<(&'static str, Range<usize>)>>;
+
 /// A checked model file, mapped read-only: processes that open the same file share its pages.
 #[derive(Debug)]
 pub struct Model {
     storage: Storage,
     /// Byte ranges in the file with their suffixes, by the node's name: looked up per picture, so
     /// that no full name is put together there.
-    tensors: HashMap<String, Vec<(&'static str, Range<usize>)>>,
+    tensors: Tensors,
     /// The quantised graph.
     pub graph: QGraph,
     /// Names and numbers.
@@ -204,7 +207,7 @@ fn claim_tensors(
     graph: &QGraph,
     mut found: HashMap<String, (Range<usize>, Dtype)>,
     data_start: usize,
-) -> Result<HashMap<String, Vec<(&'static str, Range<usize>)>>, WeightsError> {
+) -> Result<Tensors, WeightsError> {
     let mut ranges = HashMap::new();
     if !data_start.is_multiple_of(64) {
         return Err(WeightsError::Misaligned { name: "the first".into(), offset: data_start });
