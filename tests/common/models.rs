@@ -110,7 +110,7 @@ pub fn picture(seed: usize, [height, width]: [usize; 2]) -> Vec<u8> {
             for c in 0..3 {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let slope = (x * (3 + c) + y * (5 - c) + 40 * seed) % 256;
-                let edge = if (x / 16 + y / 16 + seed) % 2 == 0 { 60 } else { 0 };
+                let edge = if (x / 16 + y / 16 + seed).is_multiple_of(2) { 60 } else { 0 };
                 bytes.push((slope as u32 / 2 + edge + (state >> 26)) as u8);
             }
         }
