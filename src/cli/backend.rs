@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::kernels::{Kernels, detect};
 use crate::model::checkpoint;
 use crate::vision::{Detection, NmsOptions, Pixels, Size};
-use crate::weights::Model;
+use crate::weights::{Model, WeightsError};
 
 /// An opened model, ready to look at pictures.
 pub trait Runner {
@@ -115,12 +115,20 @@ pub fn open(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> 
 
 fn open_int8(path: &Path, args: &ModelArgs, threads: usize) -> Result<Box<dyn Runner>, CliError> {
     let kernels = kernel(args.kernel.as_deref())?;
-    let model = Arc::new(Model::open(path).map_err(|e| CliError::data(path, &e))?);
+    let model = Arc::new(open_model(path)?);
     let (own, id) = (model.info.input_size, model.id());
     let engine = Engine::new(model, kernels, threads).map_err(|e| CliError::data(path, &e))?;
     log::info!("{}: {id}, kernel {}, {threads} threads", path.display(), kernels.name());
     let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
     Ok(Box::new(Int8 { detector: Detector::new(engine, fit(args, input)), input, id }))
+}
+
+/// Maps and checks a model file.
+pub(super) fn open_model(path: &Path) -> Result<Model, CliError> {
+    Model::open(path).map_err(|e| match e {
+        WeightsError::Io(e) => CliError::reading(path, &e),
+        e => CliError::data(path, &e),
+    })
 }
 
 fn open_reference(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> {

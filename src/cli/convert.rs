@@ -1,6 +1,7 @@
 //! `ghostlight convert`: a PyTorch checkpoint becomes an int8 model.
 
-use std::io::{Cursor, IsTerminal, Write};
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -66,10 +67,10 @@ const MOST_PICTURES: usize = 256;
 
 /// Converts, writes the model, prints the report.
 pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, CliError> {
-    let (bytes, hash) = read_hashed(&args.checkpoint)?;
+    let (file, hash) = open_hashed(&args.checkpoint)?;
     let options = BuildOptions { routing: args.routing.map(RoutingKind::from) };
     let graph =
-        checkpoint::read(Cursor::new(bytes), options).map_err(|e| CliError::data(&args.checkpoint, &e))?;
+        checkpoint::read(BufReader::new(file), options).map_err(|e| CliError::data(&args.checkpoint, &e))?;
     let pictures = pictures(&args.calibrate)?;
     let size = args.imgsz.map_or(graph.info.input_size, |s| [s.height, s.width]);
     let request = Request {
@@ -98,11 +99,23 @@ fn fault(args: &Args, error: &QuantError) -> CliError {
     }
 }
 
-/// A checkpoint's bytes and their sha256 in hexadecimal.
-fn read_hashed(path: &Path) -> Result<(Vec<u8>, String), CliError> {
-    let bytes = std::fs::read(path).map_err(|e| CliError::reading(path, &e))?;
-    let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-    Ok((bytes, hash))
+/// An opened checkpoint and its sha256 in hexadecimal. A device or a pipe is refused: it may never end.
+fn open_hashed(path: &Path) -> Result<(File, String), CliError> {
+    let reading = |e: std::io::Error| CliError::reading(path, &e);
+    if !std::fs::metadata(path).map_err(reading)?.is_file() {
+        return Err(CliError::data(path, &"not a file; give the .pt file that training wrote"));
+    }
+    let mut file = File::open(path).map_err(reading)?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut chunk).map_err(reading)? {
+            0 => break,
+            n => hasher.update(&chunk[..n]),
+        }
+    }
+    file.rewind().map_err(reading)?;
+    Ok((file, hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()))
 }
 
 fn pictures(folder: &Path) -> Result<Vec<PathBuf>, CliError> {

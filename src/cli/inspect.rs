@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Outcome;
 use super::error::CliError;
+use super::{Outcome, backend};
 use crate::engine;
 use crate::model::checkpoint;
 use crate::model::graph::{ModelInfo, Op};
 use crate::quant::report::Report;
-use crate::weights::Model;
 use crate::weights::graph::QOp;
 
 /// Show what a checkpoint or model holds: layers, sizes, classes, how it was quantised
@@ -105,7 +104,7 @@ fn of_checkpoint(path: &Path) -> Result<Description, CliError> {
 }
 
 fn of_model(path: &Path) -> Result<Description, CliError> {
-    let model = Model::open(path).map_err(|e| CliError::data(path, &e))?;
+    let model = backend::open_model(path)?;
     let [height, width] = model.info.input_size;
     let placed =
         engine::place::place(&model.graph, height, width, false).map_err(|e| CliError::data(path, &e))?;

@@ -15,6 +15,20 @@ pub enum EngineError {
         /// Layer that cannot take it.
         node: String,
     },
+    /// The graph asks for more memory than any detector needs.
+    #[error(
+        "input {height}x{width} needs {needed} bytes of memory, at most {limit} are taken; use a smaller input"
+    )]
+    Memory {
+        /// Rows asked for.
+        height: usize,
+        /// Columns asked for.
+        width: usize,
+        /// Bytes needed; more than can be counted are `usize::MAX`.
+        needed: usize,
+        /// Most bytes taken.
+        limit: usize,
+    },
     /// An operation refuses its plan.
     #[error("layer `{node}`: {source}; this is a bug of Ghostlight, please report it")]
     Op {

@@ -14,6 +14,14 @@ use crate::weights::graph::{QGraph, QNode, QOp, QOutput};
 pub const INPUT_STRIDE: usize = 4;
 /// Gap behind each buffer, so that a read rounded up to a cell stays out of the next one.
 const GAP: usize = 64;
+/// Channels of the widest weight cell ([`crate::kernels::Layout`]).
+const WIDEST_CELL: usize = 8;
+/// Most pixels of one layer: a channel's sum over them still fits 32 bits.
+const MAX_PIXELS: usize = 1 << 24;
+/// Most bytes of an arena: four times what the largest YOLOv8 needs at 2048x2048.
+const MAX_ARENA: usize = 1 << 30;
+/// The same where no memory is reused.
+const MAX_ARENA_KEEPING_ALL: usize = 16 << 30;
 
 /// Views of all nodes' outputs, and the size of the arena that holds them.
 #[derive(Debug)]
@@ -25,6 +33,11 @@ pub struct Placement {
     /// `(concat, which input)` that must be copied into place.
     pub copies: Vec<(NodeId, usize)>,
 }
+
+/// The buffer that holds a node, and the node's first channel in it.
+type Place = (NodeId, usize);
+/// A concat, and which of its inputs must be copied into place.
+type CopyIn = (NodeId, usize);
 
 /// Where a node's output is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,16 +53,17 @@ enum Storage {
 /// With `keep_all`, no memory is reused, so that every tensor can be read after a run.
 ///
 /// # Errors
-/// [`EngineError::Size`] where the input's size does not fit the graph.
+/// [`EngineError::Size`] where the input's size does not fit the graph, [`EngineError::Memory`] where it
+/// asks for more than any detector does.
 pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Result<Placement, EngineError> {
     let sizes = sizes(graph, height, width)?;
-    let (storage, copies) = assign_storage(graph);
-    let roots: Vec<(NodeId, usize)> = (0..graph.nodes.len()).map(|n| resolve(&storage, n)).collect();
+    let (roots, copies) = storage_without_conflict(graph);
     let lifetimes = lifetimes(graph, &roots, keep_all);
 
     let mut buffers = Vec::new();
     for (id, node) in graph.nodes.iter().enumerate() {
         if roots[id].0 == id && !matches!(node.op, QOp::Detect(_)) {
+            // At most 2^24 pixels of 2^15 bytes: no overflow.
             let len = sizes[id].0 * sizes[id].1 * pixel_stride(node);
             buffers.push(Buffer {
                 id,
@@ -60,6 +74,10 @@ pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Res
         }
     }
     let arena_len = pack(&mut buffers);
+    let limit = if keep_all { MAX_ARENA_KEEPING_ALL } else { MAX_ARENA };
+    if arena_len > limit {
+        return Err(EngineError::Memory { height, width, needed: arena_len, limit });
+    }
 
     let mut offsets = vec![0; graph.nodes.len()];
     buffers.iter().for_each(|b| offsets[b.id] = b.offset);
@@ -102,6 +120,8 @@ fn pixel_stride(node: &QNode) -> usize {
 
 /// Height and width of every node's output.
 fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usize)>, EngineError> {
+    let fits =
+        |(h, w): (usize, usize)| h > 0 && w > 0 && h <= MAX_PIXELS && w <= MAX_PIXELS && h * w <= MAX_PIXELS;
     let mut sizes: Vec<(usize, usize)> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let misfit = || EngineError::Size { height, width, node: node.name.clone() };
@@ -110,7 +130,7 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
             let (h, w) = first.ok_or_else(misfit)?;
             let out = (shape.place(h).1, shape.place(w).1);
             let residual_fits = node.inputs.get(1).is_none_or(|&r| sizes[r] == out);
-            if out.0 == 0 || out.1 == 0 || !residual_fits { Err(misfit()) } else { Ok(out) }
+            if residual_fits { Ok(out) } else { Err(misfit()) }
         };
         let size = match &node.op {
             QOp::Input => (height, width),
@@ -136,12 +156,42 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
                 (0, 0)
             }
         };
+        if !fits(size) && !matches!(node.op, QOp::Detect(_)) {
+            return Err(misfit());
+        }
         sizes.push(size);
     }
     Ok(sizes)
 }
 
-fn assign_storage(graph: &QGraph) -> (Vec<Storage>, Vec<(NodeId, usize)>) {
+/// Root and first channel of every node, and the copies that concats need.
+///
+/// Convolutions read their input's channels rounded up to a cell. Where that of a slice would reach into
+/// the convolution's own output in the same buffer, the output gets a buffer of its own.
+fn storage_without_conflict(graph: &QGraph) -> (Vec<Place>, Vec<CopyIn>) {
+    let mut fixed = vec![false; graph.nodes.len()];
+    loop {
+        let (storage, copies) = assign_storage(graph, &fixed);
+        let roots: Vec<Place> = (0..graph.nodes.len()).map(|n| resolve(&storage, n)).collect();
+        let mut sound = true;
+        for (id, node) in graph.nodes.iter().enumerate() {
+            if node.op.conv_shape().is_none() || fixed[id] {
+                continue;
+            }
+            let ((root, first), (from, start)) = (roots[id], roots[node.inputs[0]]);
+            let end = start + graph.nodes[node.inputs[0]].channels.next_multiple_of(WIDEST_CELL);
+            if root == from && start < first + node.channels && first < end {
+                fixed[id] = true;
+                sound = false;
+            }
+        }
+        if sound {
+            return (roots, copies);
+        }
+    }
+}
+
+fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<CopyIn>) {
     let mut storage: Vec<Storage> = graph
         .nodes
         .iter()
@@ -160,6 +210,7 @@ fn assign_storage(graph: &QGraph) -> (Vec<Storage>, Vec<(NodeId, usize)>) {
             let (tenant, count) = whole_input(graph, &node.inputs[index..]);
             let channels = graph.nodes[tenant].channels;
             let movable = storage[tenant] == Storage::Root
+                && !fixed[tenant]
                 && !matches!(graph.nodes[tenant].op, QOp::Input)
                 && channels.is_multiple_of(8)
                 && channel.is_multiple_of(8)
@@ -198,7 +249,7 @@ fn whole_input(graph: &QGraph, inputs: &[NodeId]) -> (NodeId, usize) {
 }
 
 /// The buffer that holds a node, and the node's first channel in it.
-fn resolve(storage: &[Storage], mut node: NodeId) -> (NodeId, usize) {
+fn resolve(storage: &[Storage], mut node: NodeId) -> Place {
     let mut channel = 0;
     while let Storage::Inside(parent, start) = storage[node] {
         channel += start;
@@ -208,7 +259,7 @@ fn resolve(storage: &[Storage], mut node: NodeId) -> (NodeId, usize) {
 }
 
 /// First and last step that touch each root's buffer.
-fn lifetimes(graph: &QGraph, roots: &[(NodeId, usize)], keep_all: bool) -> Vec<(usize, usize)> {
+fn lifetimes(graph: &QGraph, roots: &[Place], keep_all: bool) -> Vec<(usize, usize)> {
     let end = graph.nodes.len();
     let mut lives = vec![(end, 0); end];
     for (id, node) in graph.nodes.iter().enumerate() {
@@ -294,6 +345,31 @@ mod tests {
         assert_eq!((at(1), at(2), at(3), at(4)), ((0, 24), (0, 24), (8, 24), (16, 24)));
         assert_eq!(placed.copies, [(7, 1)], "node 4 lives in the first concat already");
         assert_eq!(placed.views[6].stride, 32);
+    }
+
+    /// A convolution of a narrow slice reads past it, up to a whole cell.
+    #[test]
+    fn an_output_is_not_put_where_its_reader_reads() {
+        let shape = crate::model::graph::ConvShape {
+            c_in: 2,
+            c_out: 8,
+            kernel: 1,
+            stride: 1,
+            dilation: 1,
+            groups: 1,
+            padding: crate::model::graph::Padding::Fixed(0),
+        };
+        let conv =
+            QOp::Conv { shape, act: crate::weights::graph::QAct::Relu, output: QOutput::Int8 { unit: 1.0 } };
+        let nodes = vec![
+            node(QOp::Input, &[], 3),
+            node(QOp::MaxPool { kernel: 3 }, &[0], 8),
+            node(QOp::Slice { start: 6 }, &[1], 2),
+            node(conv, &[2], 8),
+            node(QOp::Concat, &[1, 3], 16),
+        ];
+        let placed = place(&QGraph { nodes }, 4, 4, false).expect("fits");
+        assert_eq!(placed.copies, [(4, 1)]);
     }
 
     #[test]

@@ -7,11 +7,15 @@ use super::file::{Model, key};
 use super::graph::{MAX_EXPERTS, QAct, QGraph, QNode, QOp, QOutput};
 use crate::model::graph::{ConvShape, Detect, ModelInfo, Padding};
 
-const MAX_NODES: usize = 4096;
-const MAX_CHANNELS: usize = 1 << 14;
+/// Six times what the largest YOLOv8 with ghost modules has; the table of steps and zero points of the
+/// largest graph allowed stays below 100 MB.
+const MAX_NODES: usize = 2048;
+const MAX_CHANNELS: usize = 1 << 13;
 const MAX_CLASSES: usize = 4096;
 /// Largest kernel side: [`crate::kernels::MAX_TAPS`] is its square.
 const MAX_KERNEL: usize = 7;
+/// Bins per box side that the boxes are read with: those of every YOLOv8.
+const REG_MAX: usize = 16;
 
 /// Checks the graph's shape: after this, channel counts, input indices and element types agree.
 pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError> {
@@ -35,8 +39,9 @@ pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError
         if let Some(&bad) = node.inputs.iter().find(|&&i| i >= index) {
             return Err(fault(format!("input {bad} does not come before it")));
         }
-        if !matches!(node.op, QOp::Detect(_)) && !(1..=MAX_CHANNELS).contains(&node.channels) {
-            return Err(fault(format!("{} channels, expected 1 to {MAX_CHANNELS}", node.channels)));
+        let channels = if matches!(node.op, QOp::Detect(_)) { 0..=0 } else { 1..=MAX_CHANNELS };
+        if !channels.contains(&node.channels) {
+            return Err(fault(format!("{} channels, expected {channels:?}", node.channels)));
         }
         check_node(graph, node).map_err(fault)?;
     }
@@ -114,8 +119,8 @@ fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
         }
         QOp::MaxPool { kernel } => {
             count(1..=1)?;
-            if kernel % 2 == 0 || *kernel > 31 {
-                return Err(format!("pooling window {kernel}, expected odd, up to 31"));
+            if kernel % 2 == 0 || *kernel > MAX_KERNEL {
+                return Err(format!("pooling window {kernel}, expected odd, up to {MAX_KERNEL}"));
             }
             same_channels(inputs[0])
         }
@@ -193,8 +198,11 @@ fn check_detect(detect: &Detect, inputs: &[&QNode]) -> Result<(), String> {
     if detect.strides.iter().any(|s| !s.is_power_of_two() || *s > 256) {
         return Err(format!("strides {:?}, expected powers of two up to 256", detect.strides));
     }
-    if !(1..=MAX_CLASSES).contains(&detect.classes) || !(1..=64).contains(&detect.reg_max) {
-        return Err(format!("{} classes, {} bins per side", detect.classes, detect.reg_max));
+    if !(1..=MAX_CLASSES).contains(&detect.classes) {
+        return Err(format!("{} classes, expected 1 to {MAX_CLASSES}", detect.classes));
+    }
+    if detect.reg_max != REG_MAX {
+        return Err(format!("{} bins per box side, expected {REG_MAX}", detect.reg_max));
     }
     for pair in inputs.chunks(2) {
         if !is_float(pair[0]) || !is_float(pair[1]) {

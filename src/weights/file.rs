@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -57,8 +58,9 @@ impl Storage {
 #[derive(Debug)]
 pub struct Model {
     storage: Storage,
-    /// Byte ranges in the file, by full tensor name.
-    tensors: HashMap<String, std::ops::Range<usize>>,
+    /// Byte ranges in the file with their suffixes, by the node's name: looked up per picture, so
+    /// that no full name is put together there.
+    tensors: HashMap<String, Vec<(&'static str, Range<usize>)>>,
     /// The quantised graph.
     pub graph: QGraph,
     /// Names and numbers.
@@ -78,6 +80,10 @@ impl Model {
     /// # Errors
     /// Any fault of the file; see [`WeightsError`].
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        // Asked before opening: to open a pipe is to wait for its other end.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a file").into());
+        }
         let file = File::open(path)?;
         // SAFETY: the map is read-only and private to this struct. Another process that truncates the
         // file while it is mapped can raise SIGBUS; models are replaced by rename (`weights::write`),
@@ -150,8 +156,11 @@ impl Model {
     }
 
     fn tensor(&self, node: &QNode, suffix: &str) -> &[u8] {
-        let range = &self.tensors[&format!("{}.{suffix}", node.name)];
-        &self.storage.bytes()[range.clone()]
+        let ranges = &self.tensors[&node.name];
+        match ranges.iter().find(|(name, _)| *name == suffix) {
+            Some((_, range)) => &self.storage.bytes()[range.clone()],
+            None => unreachable!("`{}` has no `{suffix}`", node.name),
+        }
     }
 
     /// A node's int8 tensor, 64-byte aligned.
@@ -193,22 +202,24 @@ fn parse<T: serde::de::DeserializeOwned>(key: &'static str, text: &str) -> Resul
 /// Matches the container's tensors with those that the graph needs: all of them, and no others.
 fn claim_tensors(
     graph: &QGraph,
-    mut found: HashMap<String, (std::ops::Range<usize>, Dtype)>,
+    mut found: HashMap<String, (Range<usize>, Dtype)>,
     data_start: usize,
-) -> Result<HashMap<String, std::ops::Range<usize>>, WeightsError> {
+) -> Result<HashMap<String, Vec<(&'static str, Range<usize>)>>, WeightsError> {
     let mut ranges = HashMap::new();
     if !data_start.is_multiple_of(64) {
         return Err(WeightsError::Misaligned { name: "the first".into(), offset: data_start });
     }
     for node in &graph.nodes {
+        let mut own = Vec::new();
         for spec in node.tensors() {
             let name = format!("{}.{}", node.name, spec.suffix);
             let Some((range, dtype)) = found.remove(&name) else {
                 return Err(WeightsError::MissingTensor { name });
             };
             check_tensor(&name, &range, dtype, &spec)?;
-            ranges.insert(name, range);
+            own.push((spec.suffix, range));
         }
+        ranges.insert(node.name.clone(), own);
     }
     match found.into_keys().min() {
         Some(name) => Err(WeightsError::UnknownTensor { name }),
@@ -218,7 +229,7 @@ fn claim_tensors(
 
 fn check_tensor(
     name: &str,
-    range: &std::ops::Range<usize>,
+    range: &Range<usize>,
     dtype: Dtype,
     spec: &TensorSpec,
 ) -> Result<(), WeightsError> {

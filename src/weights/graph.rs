@@ -215,8 +215,8 @@ pub struct TensorSpec {
     pub len: usize,
 }
 
-/// Most experts of a dynamic convolution.
-pub const MAX_EXPERTS: usize = 64;
+/// Most experts of a dynamic convolution: as many as can be mixed.
+pub const MAX_EXPERTS: usize = crate::kernels::ops::MAX_EXPERTS;
 
 const fn pad16(n: usize) -> usize {
     n.next_multiple_of(16)

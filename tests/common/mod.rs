@@ -2,6 +2,9 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod container;
+pub mod models;
+
 use std::io::{Cursor, Write};
 
 use ghostlight::model::blocks::build;

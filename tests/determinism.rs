@@ -1,0 +1,112 @@
+//! The same model and picture give the same bits: on every kernel, thread count, plan and architecture.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::models::{self, GHOST, TINY};
+use ghostlight::engine::Engine;
+use ghostlight::kernels::{Kernels, detect};
+use ghostlight::model::graph::Graph;
+use ghostlight::quant::report::Noise;
+use ghostlight::reference::Reference;
+use ghostlight::weights::Model;
+
+/// Name, graph, and FNV-1a over the bits of the heads' outputs at 64x64.
+fn cases() -> [(&'static str, Graph, u64); 4] {
+    [
+        ("tiny", models::graph(TINY), 0xa997_7854_9538_8f69),
+        ("ghost", models::graph(GHOST), 0xdbf2_d346_c74e_17e5),
+        ("dynamicconv", models::builtin("yolov8n-dynamicconv"), 0x89a6_c805_dea5_e03e),
+        ("c2f-dynamicconv", models::builtin("yolov8n-c2f-dynamicconv"), 0x0480_1295_f40a_707e),
+    ]
+}
+
+fn model(graph: &Graph) -> Arc<Model> {
+    let bytes = models::parts(graph, &models::fixed_ranges(graph)).to_bytes().unwrap();
+    Arc::new(Model::from_bytes(&bytes).unwrap())
+}
+
+fn scalar() -> &'static dyn Kernels {
+    detect::by_name("scalar").unwrap()
+}
+
+fn run(engine: &mut Engine, size: [usize; 2]) -> Vec<u32> {
+    engine.resize(size[0], size[1]).unwrap();
+    models::fill(engine, &models::picture(1, size));
+    engine.run().unwrap();
+    models::head_bits(engine)
+}
+
+fn fnv(bits: &[u32]) -> u64 {
+    bits.iter().flat_map(|b| b.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// x86-64 and aarch64 are held to the same numbers. They change with the seeded weights, the
+/// quantiser or the rules of arithmetic, and with nothing else.
+#[test]
+fn every_architecture_gives_the_stored_bits() {
+    let mut wrong = Vec::new();
+    for (name, graph, expected) in cases() {
+        let bits = run(&mut Engine::new(model(&graph), scalar(), 1).unwrap(), [64, 64]);
+        let distinct: std::collections::HashSet<_> = bits.iter().collect();
+        assert!(distinct.len() > bits.len() / 4, "{name}: only {} values differ", distinct.len());
+        let found = fnv(&bits);
+        if found != expected {
+            wrong.push(format!("{name}: {found:#018x}, not {expected:#018x}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn kernels_threads_and_plans_give_the_same_bits() {
+    let mut ran = Vec::new();
+    for (name, graph, _) in cases() {
+        let model = model(&graph);
+        for size in [[64, 64], [96, 160], [128, 32]] {
+            let expected = run(&mut Engine::new(model.clone(), scalar(), 1).unwrap(), size);
+            for kernels in detect::all().into_iter().filter_map(|c| c.kernels) {
+                for threads in 1..=3 {
+                    let mut engine = Engine::new(model.clone(), kernels, threads).unwrap();
+                    let what = format!("{name}, {size:?}, {}, {threads} threads", kernels.name());
+                    assert!(run(&mut engine, size) == expected, "{what}");
+                    // Another size in between leaves nothing behind.
+                    run(&mut engine, [32, 96]);
+                    assert!(run(&mut engine, size) == expected, "{what}, again");
+                }
+                let mut keeping = Engine::keeping_all(model.clone(), kernels, 1).unwrap();
+                assert!(run(&mut keeping, size) == expected, "{name}, {size:?}: memory is reused too early");
+                ran.push(kernels.name());
+            }
+        }
+    }
+    assert!(ran.contains(&detect::best().name()), "only {ran:?}");
+}
+
+#[test]
+fn int8_heads_follow_the_reference() {
+    for (name, graph, _) in cases() {
+        let size = [64, 64];
+        let parts = models::parts(&graph, &models::observed_ranges(&graph, size));
+        let model = Arc::new(Model::from_bytes(&parts.to_bytes().unwrap()).unwrap());
+        let mut engine = Engine::new(model, detect::best(), 1).unwrap();
+        let rgb = models::picture(1, size);
+        models::fill(&mut engine, &rgb);
+        engine.run().unwrap();
+        let expected = Reference::new(&graph).unwrap().run_u8(&rgb, size[0], size[1]).unwrap();
+        let mut noise = Noise::default();
+        for (index, level) in expected.levels.iter().enumerate() {
+            let head = engine.head(index);
+            noise.add(&level.boxes, head.boxes);
+            noise.add(&level.classes, head.classes);
+        }
+        let db = noise.sqnr_db();
+        eprintln!("{name}: {db:.1} dB");
+        assert!(db >= 20.0, "{name}: {db:.1} dB");
+    }
+}
