@@ -49,6 +49,35 @@ impl Arena {
         // SAFETY: as in `bytes`, and `&mut self` makes the borrow exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
+
+    /// An arena that holds packed weights, for their alignment.
+    pub fn of_weights(weights: &[i8]) -> Self {
+        let mut arena = Self::new(weights.len());
+        arena.signed_mut().copy_from_slice(weights);
+        arena
+    }
+
+    /// All usable bytes, as weights.
+    pub fn signed(&self) -> &[i8] {
+        // SAFETY: as in `bytes`; `i8` has the size and alignment of `u8`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    /// All usable bytes, as weights.
+    pub fn signed_mut(&mut self) -> &mut [i8] {
+        // SAFETY: as in `bytes_mut`; `i8` has the size and alignment of `u8`.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+
+    /// The first byte; valid for the slack behind [`Arena::len`] too.
+    pub(super) fn base(&self) -> *const u8 {
+        self.lines.as_ptr().cast()
+    }
+
+    /// The first byte; valid for the slack behind [`Arena::len`] too.
+    pub(super) fn base_mut(&mut self) -> *mut u8 {
+        self.lines.as_mut_ptr().cast()
+    }
 }
 
 /// A picture of `height x width` pixels with `channels` channels somewhere in an [`Arena`].

@@ -23,17 +23,28 @@ pub mod arena;
 #[cfg(target_arch = "aarch64")]
 mod arm_common;
 #[cfg(target_arch = "aarch64")]
-pub mod arm_dotprod;
+mod arm_dotprod;
 #[cfg(target_arch = "aarch64")]
 mod arm_epilogue;
 #[cfg(target_arch = "aarch64")]
-pub mod arm_i8mm;
+mod arm_i8mm;
 #[cfg(target_arch = "aarch64")]
-pub mod arm_neon;
+mod arm_neon;
 #[cfg(all(test, target_arch = "aarch64"))]
 mod arm_tests;
-
+pub mod detect;
+pub mod ops;
+pub mod pack;
 pub mod requant;
+pub mod scalar;
+pub mod team;
+#[cfg(target_arch = "x86_64")]
+mod x86_vnni;
+
+#[cfg(test)]
+mod tests;
+
+pub use team::{Crew, Team};
 
 pub use arena::{Arena, View};
 pub use requant::{Act, Requant, Residual};
@@ -163,6 +174,13 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     /// Largest tile of [`Kernels::dense`].
     fn tile(&self) -> Tile;
 
+    /// Tile to cut a convolution of `channels` output channels into, at most [`Kernels::tile`] both ways.
+    /// Pixel pointers lie `tile().rows` apart all the same.
+    fn tile_for(&self, channels: usize) -> Tile {
+        let tile = self.tile();
+        Tile { blocks: tile.blocks.min(channels.div_ceil(CELL_CHANNELS)).max(1), ..tile }
+    }
+
     /// Computes one tile of a dense convolution.
     ///
     /// # Safety
@@ -194,5 +212,12 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     /// # Safety
     /// - `input` is readable for `pixels` runs of `channels` bytes, `stride` apart.
     /// - `sums` has `channels` elements.
-    unsafe fn channel_sums(&self, input: *const u8, pixels: usize, stride: usize, channels: usize, sums: &mut [u32]);
+    unsafe fn channel_sums(
+        &self,
+        input: *const u8,
+        pixels: usize,
+        stride: usize,
+        channels: usize,
+        sums: &mut [u32],
+    );
 }
