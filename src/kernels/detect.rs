@@ -3,10 +3,12 @@
 //! Test: `kernels::tests::detection`.
 
 #[cfg(target_arch = "x86_64")]
+use super::x86_avx2::{Avx2, AvxVnni};
+#[cfg(target_arch = "x86_64")]
 use super::x86_vnni::Avx512Vnni;
+use super::{Kernels, scalar::Scalar};
 #[cfg(target_arch = "aarch64")]
 use super::{arm_dotprod::NeonDotprod, arm_i8mm::NeonI8mm, arm_neon::Neon};
-use super::{Kernels, scalar::Scalar};
 
 /// A kernel that is compiled in.
 #[derive(Debug)]
@@ -61,6 +63,10 @@ pub fn all() -> Vec<Candidate> {
     vec![
         #[cfg(target_arch = "x86_64")]
         candidate("avx512-vnni", Avx512Vnni::NEEDS, Avx512Vnni::new()),
+        #[cfg(target_arch = "x86_64")]
+        candidate("avx-vnni", AvxVnni::NEEDS, AvxVnni::new()),
+        #[cfg(target_arch = "x86_64")]
+        candidate("avx2", Avx2::NEEDS, Avx2::new()),
         #[cfg(target_arch = "aarch64")]
         candidate("neon-i8mm", NeonI8mm::NEEDS, NeonI8mm::new()),
         #[cfg(target_arch = "aarch64")]

@@ -39,6 +39,8 @@ pub mod requant;
 pub mod scalar;
 pub mod team;
 #[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
 mod x86_vnni;
 
 #[cfg(test)]
@@ -122,7 +124,7 @@ pub struct DenseTile<'a> {
     pub pixels: &'a [*const u8],
     /// Taps (`kernel²`).
     pub taps: usize,
-    /// Readable bytes behind each pointer, a multiple of 4: input channels, padded.
+    /// Readable bytes behind each pointer, a multiple of the layout's depth: input channels, padded.
     pub depth: usize,
     /// First block's cells; blocks lie `Layout::packed_len(16, taps, depth)` bytes apart.
     pub weights: *const i8,

@@ -2,7 +2,7 @@
 //!
 //! rayon's own fork-join wakes its workers anew for every layer, which costs 24–65 µs after a gap of
 //! 200 µs; a frame has some 60 layers of 20–500 µs. So each worker of the pool runs one long job,
-//! [`Shared::serve`], for the whole life of the [`Team`]: within a frame it spins for the next layer
+//! `Shared::serve`, for the whole life of the [`Team`]: within a frame it spins for the next layer
 //! (0.2 µs), between frames it sleeps on a condition variable and costs nothing.
 //!
 //! - No allocation after [`Team::new`]: a layer's job is two pointers in a slot.
@@ -64,6 +64,8 @@ struct Shared {
     frames: AtomicU32,
     in_frame: AtomicBool,
     shutdown: AtomicBool,
+    /// Workers that began to serve.
+    serving: AtomicUsize,
     sleepers: AtomicUsize,
     bed: Mutex<()>,
     wake: Condvar,
@@ -91,6 +93,7 @@ impl Shared {
             frames: AtomicU32::new(0),
             in_frame: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
+            serving: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             bed: Mutex::new(()),
             wake: Condvar::new(),
@@ -170,6 +173,7 @@ impl Shared {
 
     /// A worker's life.
     fn serve(&self, lane: usize) {
+        self.serving.fetch_add(1, Ordering::Relaxed);
         let mut seen = 0;
         while let Some(generation) = self.await_job(seen) {
             seen = generation;
@@ -257,6 +261,10 @@ impl Team {
         let shared = Arc::new(Shared::new());
         let served = Arc::clone(&shared);
         pool.spawn_broadcast(move |worker| served.serve(worker.index() + 1));
+        // A thread allocates while it starts: not during someone's frame.
+        while shared.serving.load(Ordering::Relaxed) < threads - 1 {
+            std::thread::sleep(SPIN);
+        }
         Ok(Self { shared: Some(shared), _pool: Some(pool), threads })
     }
 

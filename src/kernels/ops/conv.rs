@@ -54,11 +54,11 @@ impl ConvJob<'_> {
     /// Whether [`conv`] will do it, in an arena of `len` bytes, with weights in `layout`.
     pub fn check(&self, layout: Layout, len: usize) -> Result<(), OpError> {
         let taps = check_window(self.kernel)?;
+        let steps = [self.stride, self.dilation, self.pad_top, self.pad_left];
+        check_geometry([&self.input, &self.output], steps)?;
         check_input("input", &self.input, len)?;
         check_output(&self.output, if self.requant.is_float() { 4 } else { 1 }, len)?;
         self.requant.check(self.output.channels)?;
-        let steps = [self.stride, self.dilation, self.pad_top, self.pad_left];
-        check_geometry([&self.input, &self.output], steps)?;
         let depth = self.depth(layout);
         check_apart("input", &self.input, depth, &self.output)?;
         check_len("pad_row", self.pad_row.len(), depth)?;
@@ -184,23 +184,40 @@ impl<'a> Table<'a> {
         // The top left tap of each output pixel, as a position and as bytes from `start`.
         let (height, width) = (input.height as isize, input.width as isize);
         let reach = ((kernel - 1) * dilation) as isize;
+        let corner = |oy: usize, ox: usize| {
+            let (top, left) = (self.job.pad_top as isize, self.job.pad_left as isize);
+            ((oy * stride) as isize - top, (ox * stride) as isize - left)
+        };
+        let offset = |(y, x)| isize::wrapping_mul(y * width + x, input.stride as isize);
+        let (mut oy, mut ox) = (at / output.width, at % output.width);
         let mut corners = [(0isize, 0isize); MAX_ROWS];
         let mut bytes = [0isize; MAX_ROWS];
-        let mut inside = true;
-        let (mut oy, mut ox) = (at / output.width, at % output.width);
-        for r in 0..pitch {
-            if r < rows {
-                let y = (oy * stride) as isize - self.job.pad_top as isize;
-                let x = (ox * stride) as isize - self.job.pad_left as isize;
+        let mut inside = false;
+        if ox + rows <= output.width {
+            // All on one row: the first and the last speak for the others.
+            let ((y, x), (_, last)) = (corner(oy, ox), corner(oy, ox + rows - 1));
+            inside = y >= 0 && y + reach < height && x >= 0 && last + reach < width;
+            if inside {
+                let (first, step) = (offset((y, x)), (stride * input.stride) as isize);
+                for (r, bytes) in bytes[..pitch].iter_mut().enumerate() {
+                    *bytes = first + r.min(rows - 1) as isize * step;
+                }
+            }
+        }
+        if !inside {
+            inside = true;
+            for r in 0..pitch {
+                if r >= rows {
+                    (corners[r], bytes[r]) = (corners[r - 1], bytes[r - 1]);
+                    continue;
+                }
+                let (y, x) = corner(oy, ox);
                 inside &= y >= 0 && x >= 0 && y + reach < height && x + reach < width;
-                corners[r] = (y, x);
-                bytes[r] = (y * width + x).wrapping_mul(input.stride as isize);
+                (corners[r], bytes[r]) = ((y, x), offset((y, x)));
                 ox += 1;
                 if ox == output.width {
                     (oy, ox) = (oy + 1, 0);
                 }
-            } else {
-                (corners[r], bytes[r]) = (corners[r - 1], bytes[r - 1]);
             }
         }
         let line = input.width * input.stride * dilation;

@@ -16,7 +16,7 @@
 //! each x86 level. Test: `kernels::tests::mixing_equals_its_definition`.
 
 use super::super::{CELL_CHANNELS, Crew, Layout, operand};
-use super::{Base, OpError, check_len};
+use super::{Base, OpError, check_len, check_sizes};
 
 /// Most experts: `4096 * 127 * 32` is below 2^24.
 pub const MAX_EXPERTS: usize = 32;
@@ -84,6 +84,7 @@ fn check_count(count: usize) -> Result<(), OpError> {
 
 /// Mixes the experts of a dense dynamic convolution.
 pub fn mix(crew: &Crew<'_>, job: &MixJob<'_>, out: Mixed<'_>) -> Result<(), OpError> {
+    check_sizes(job.taps, [job.c_out, job.depth])?;
     let channels = job.c_out.next_multiple_of(CELL_CHANNELS);
     let block = job.layout.packed_len(CELL_CHANNELS, job.taps, job.depth);
     check_count(job.count)?;
@@ -123,6 +124,7 @@ pub fn mix(crew: &Crew<'_>, job: &MixJob<'_>, out: Mixed<'_>) -> Result<(), OpEr
 
 /// Mixes the experts of a depthwise dynamic convolution; weights go to `[tap][channels rounded up to 16]`.
 pub fn mix_depthwise(job: &DepthwiseMixJob<'_>, out: Mixed<'_>) -> Result<(), OpError> {
+    check_sizes(job.taps, [job.channels, 1])?;
     let width = job.channels.next_multiple_of(CELL_CHANNELS);
     check_count(job.count)?;
     check_len("experts", job.experts.len(), width * job.taps * job.count)?;
@@ -193,6 +195,10 @@ fn mix_block<const L: usize, const D: usize>(block: &Block<'_>, out: &mut [i8]) 
     mix_lanes::<L, D>(block, out)
 }
 
+/// Lanes that are handled at a time: one or two vectors of any machine.
+const LANES: usize = 16;
+type Lanes = [i32; LANES];
+
 /// The loops: `L = 16 * D` lanes, `[16][D]`, of one cell at a time.
 #[inline(always)]
 fn mix_lanes<const L: usize, const D: usize>(block: &Block<'_>, out: &mut [i8]) -> Sums {
@@ -207,8 +213,11 @@ fn mix_lanes<const L: usize, const D: usize>(block: &Block<'_>, out: &mut [i8]) 
 
     let mut most = [0i32; L];
     for cell in cells() {
-        for (most, mixed) in most.iter_mut().zip(mixed(alpha, cell)) {
-            *most = (*most).max(mixed.wrapping_abs());
+        for (part, most) in most.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mixed = mixed(alpha, cell, part);
+            for i in 0..LANES {
+                most[i] = most[i].max(mixed[i].wrapping_abs());
+            }
         }
     }
     let maxima: [i32; CELL_CHANNELS] =
@@ -224,31 +233,35 @@ fn mix_lanes<const L: usize, const D: usize>(block: &Block<'_>, out: &mut [i8]) 
     let mut zero_sums = [0i32; L];
     let mut zeros = block.pad_row.chunks_exact(D).cycle();
     for (cell, out) in cells().zip(out.chunks_mut(L * block.group)) {
-        let mut zero = [1i32; D];
+        let mut zero = [1i32; LANES];
         if let Some(bytes) = zeros.next() {
-            for (zero, &byte) in zero.iter_mut().zip(bytes) {
-                *zero = operand(byte);
-            }
+            zero = std::array::from_fn(|i| operand(bytes[i % D]));
         }
-        let mixed = mixed(alpha, cell);
-        for lane in 0..L {
-            let bits = (mixed[lane] as f32 * ratio[lane] + MAGIC).to_bits() as i32;
-            let w = (bits.wrapping_sub(MAGIC.to_bits() as i32)).clamp(-127, 127);
-            out[lane] = w as i8;
-            zero_sums[lane] = zero_sums[lane].wrapping_add(w.wrapping_mul(zero[lane % D]));
+        let sums = zero_sums.as_chunks_mut::<LANES>().0.iter_mut();
+        let ratios = ratio.as_chunks::<LANES>().0;
+        let outs = out[..L].as_chunks_mut::<LANES>().0;
+        for (part, ((sums, ratio), out)) in sums.zip(ratios).zip(outs).enumerate() {
+            let mixed = mixed(alpha, cell, part);
+            for i in 0..LANES {
+                let bits = (mixed[i] as f32 * ratio[i] + MAGIC).to_bits() as i32;
+                let w = bits.wrapping_sub(MAGIC.to_bits() as i32).clamp(-127, 127);
+                out[i] = w as i8;
+                sums[i] = sums[i].wrapping_add(w.wrapping_mul(zero[i]));
+            }
         }
     }
     let total = |c: usize| zero_sums[c * D..][..D].iter().fold(0i32, |sum, &z| sum.wrapping_add(z));
     (maxima, std::array::from_fn(total))
 }
 
-/// `Σ_e alpha[e] * w_e` of one cell.
+/// `Σ_e alpha[e] * w_e` of the `part`th 16 lanes of one cell.
 #[inline(always)]
-fn mixed<const L: usize>(alpha: &[[i32; L]], cell: &[i8]) -> [i32; L] {
-    let mut sum = [0i32; L];
-    for (alpha, w) in alpha.iter().zip(cell.chunks_exact(L)) {
-        for lane in 0..L {
-            sum[lane] = sum[lane].wrapping_add(alpha[lane].wrapping_mul(i32::from(w[lane])));
+fn mixed<const L: usize>(alpha: &[[i32; L]], cell: &[i8], part: usize) -> Lanes {
+    let mut sum = [0i32; LANES];
+    for (alpha, w) in alpha.iter().zip(cell.as_chunks::<L>().0) {
+        let (alpha, w) = (&alpha.as_chunks::<LANES>().0[part], &w.as_chunks::<LANES>().0[part]);
+        for i in 0..LANES {
+            sum[i] = sum[i].wrapping_add(alpha[i].wrapping_mul(i32::from(w[i])));
         }
     }
     sum

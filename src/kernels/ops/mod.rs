@@ -71,8 +71,8 @@ pub enum OpError {
         /// Its size.
         size: usize,
     },
-    /// A picture, step or padding is larger than index arithmetic is proven for.
-    #[error("{size} is too large for a picture's side, a step or a padding")]
+    /// A picture, weight, step or padding is larger than index arithmetic is proven for.
+    #[error("{size} is too large for a side, channels, taps, a step or a padding")]
     Geometry {
         /// What was too large.
         size: usize,
@@ -214,10 +214,22 @@ fn check_window(kernel: usize) -> Result<usize, OpError> {
     }
 }
 
+/// Most rows, columns or channels.
+const MAX_SIDE: usize = 1 << 24;
+
+/// That a weight's sizes cannot overflow when multiplied.
+fn check_sizes(taps: usize, channels: [usize; 2]) -> Result<(), OpError> {
+    let sizes = [(taps, MAX_TAPS), (channels[0], MAX_SIDE), (channels[1], MAX_SIDE)];
+    match sizes.into_iter().find(|(size, most)| size > most) {
+        Some((size, _)) => Err(OpError::Geometry { size }),
+        None => Ok(()),
+    }
+}
+
 /// That positions of taps cannot overflow: sides of at most 2^24 pixels, steps and paddings of 2^12.
 fn check_geometry(views: [&View; 2], steps: [usize; 4]) -> Result<(), OpError> {
-    let sides = views.into_iter().flat_map(|view| [view.height, view.width]);
-    match sides.map(|s| (s, 1 << 24)).chain(steps.map(|s| (s, 1 << 12))).find(|(size, most)| size > most) {
+    let sides = views.into_iter().flat_map(|view| [view.height, view.width, view.channels]);
+    match sides.map(|s| (s, MAX_SIDE)).chain(steps.map(|s| (s, 1 << 12))).find(|(size, most)| size > most) {
         Some((size, _)) => Err(OpError::Geometry { size }),
         None => Ok(()),
     }

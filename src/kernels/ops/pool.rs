@@ -14,7 +14,7 @@ pub fn max_pool(
     (input, output): (View, View),
     window: usize,
 ) -> Result<(), OpError> {
-    if window.is_multiple_of(2) || window * window > MAX_TAPS {
+    if window.is_multiple_of(2) || window > MAX_TAPS.isqrt() {
         return Err(OpError::Window { size: window });
     }
     check_input("input", &input, arena.len())?;

@@ -325,7 +325,7 @@ fn each_tile_that_the_contract_allows() {
         for channels in (1..=blocks * 16).filter(|c| c % 16 < 2 || c % 16 == 7) {
             for rows in 1..=pitch {
                 let mut random = Random::new((channels * 100 + rows) as u64);
-                let (taps, depth) = (2, 12);
+                let (taps, depth) = (2, 12usize.next_multiple_of(k.layout().depth()));
                 let input = random.bytes(taps * rows * depth);
                 let weights = random.weights((16 + channels) * depth * taps);
                 let shape = pack::Shape::plain(16 + channels, depth, taps);

@@ -39,7 +39,8 @@ fn convolutions() {
     let outside = |r| matches!(r, Err(OpError::Outside { .. }));
     assert!(outside(with_job(|j| j.input.offset = 49)));
     assert!(outside(with_job(|j| j.output.offset = usize::MAX)));
-    assert!(outside(with_job(|j| j.input.height = usize::MAX)));
+    assert!(outside(with_job(|j| j.input.height = 1 << 24)));
+    assert_eq!(with_job(|j| j.input.height = usize::MAX), Err(OpError::Geometry { size: usize::MAX }));
     assert_eq!(with_job(|j| j.output.stride = 3), Err(OpError::Stride { bytes: 4, stride: 3 }));
     let overlap = Err(OpError::Overlap { what: "input" });
     assert_eq!(with_job(|j| j.output.offset = 15), overlap);
@@ -182,6 +183,8 @@ fn other_operations() {
         };
         let out = || Mixed { weights: &mut [], maxima: &mut [], zero_sums: &mut [] };
         assert_eq!(mix(crew, &job, out()), Err(OpError::Experts { count: 33 }));
+        let huge = MixJob { count: 2, taps: 1 << 60, ..job };
+        assert_eq!(mix(crew, &huge, out()), Err(OpError::Geometry { size: 1 << 60 }));
         let job = MixJob { count: 2, ..job };
         assert_eq!(mix(crew, &job, out()), Err(OpError::Short { what: "experts", have: 0, want: 128 }));
     });

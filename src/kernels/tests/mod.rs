@@ -2,6 +2,7 @@
 //! other byte of the arena as it was.
 
 mod convolution;
+mod deep;
 mod errors;
 mod others;
 mod throughput;
@@ -37,9 +38,10 @@ impl Random {
     }
 }
 
-/// The kernels that run here; fails if the chosen one is not among them.
+/// The kernels that run here, and one of layout `N16K8` that only tests have; fails if the chosen one is not among them.
 pub(super) fn here() -> Vec<&'static dyn Kernels> {
-    let ran: Vec<_> = detect::all().into_iter().filter_map(|c| c.kernels).collect();
+    let mut ran: Vec<_> = detect::all().into_iter().filter_map(|c| c.kernels).collect();
+    ran.push(&deep::Deep);
     let names: Vec<_> = ran.iter().map(|k| k.name()).collect();
     assert!(names.contains(&detect::best().name()) && names.contains(&"scalar"), "only {names:?}");
     ran

@@ -2,7 +2,7 @@
 //! `cargo test --release --lib kernels::tests::throughput -- --ignored --nocapture`
 
 use super::*;
-use crate::kernels::ops::{ConvJob, conv};
+use crate::kernels::ops::{ConvJob, MixJob, Mixed, conv, mix};
 use std::time::Instant;
 
 /// `(kernel, stride, c_in, c_out, output side)`
@@ -66,10 +66,30 @@ fn gmacs(k: &dyn Kernels, (kernel, stride, c_in, c_out, side): (usize, usize, us
     (terms * c_out * side * side) as f64 / seconds / 1e9
 }
 
+/// Milliseconds of the model's largest mixing, and the experts' bytes by 10^9 a second.
+fn mixing() -> (f64, f64) {
+    let mut random = Random::new(1);
+    let (c_out, taps, depth, count) = (256, 9, 128, 4);
+    let experts = random.weights(count * c_out * taps * depth);
+    let alpha: Vec<i32> = (0..count * c_out).map(|_| random.within(0, 4096) as i32).collect();
+    let layout = Layout::N16K4;
+    let job =
+        MixJob { layout, c_out, taps, depth, count, experts: &experts, alpha: &alpha, pad_row: &[7; 128] };
+    let (mut weights, mut maxima, mut zero_sums) =
+        (vec![0; experts.len() / count], vec![0; 256], vec![0; 256]);
+    let seconds = Team::new(1).expect("no thread").frame(|crew| {
+        best_seconds(|| {
+            let out = Mixed { weights: &mut weights, maxima: &mut maxima, zero_sums: &mut zero_sums };
+            mix(crew, &job, out).expect("a good job");
+        })
+    });
+    (seconds * 1e3, experts.len() as f64 / seconds / 1e9)
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn throughput() {
-    let kernels: Vec<_> = here().into_iter().filter(|k| k.name() != "scalar").collect();
+    let kernels: Vec<_> = here().into_iter().filter(|k| !k.name().starts_with("scalar")).collect();
     println!(
         "{:28}{}",
         "GMAC/s, one thread",
@@ -80,6 +100,8 @@ fn throughput() {
         let figures: String = kernels.iter().map(|k| format!("{:14.1}", gmacs(*k, layer))).collect();
         println!("{:28}{figures}", format!("{c_in}->{c_out} {kernel}x{kernel}/{stride} @{side}"));
     }
+    let (ms, reads) = mixing();
+    println!("mixing 4 experts of 256 x 128 3x3: {ms:.3} ms, {reads:.1} GB/s");
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512vnni") {
         // SAFETY: the CPU has the feature.
