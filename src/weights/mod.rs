@@ -2,7 +2,7 @@
 //!
 //! - [`graph`]: the quantised graph and the tensors that each node owns;
 //! - [`mod@file`]: opening, with every number checked before use;
-//! - [`write`]: writing, by way of a temporary file, fsync and rename.
+//! - [`mod@write`]: writing, by way of a temporary file, fsync and rename.
 //!
 //! # Format 1
 //!
