@@ -5,17 +5,21 @@
 //! Modules depend downward only (`tests/structure.rs` checks it):
 //!
 //! ```text
-//! main → cli → { source, vision, engine, quant, reference, sink }
-//! quant → { reference, vision, weights, model }        calibration, conversion, error report
-//! engine → { weights, kernels, model }                 fuse → plan → arena → execute, int8
-//! reference → model                                    the same graph on candle, in f32
-//! weights → model                                      the model file: write, validate, map
-//! vision → frame                                       decode, letterbox, DFL + NMS, drawing
-//! kernels → nothing above them                         one table of SIMD kernels, chosen at run time
+//! main → cli → everything below
+//! quant → { detector, reference, engine }       calibration, conversion, error report
+//! detector → { engine, reference, vision }      a picture in, boxes out: the path of every command
+//! engine → { weights, kernels }                 plan → arena → execute, int8
+//! reference → model                             the same graph on candle, in f32
+//! weights → { model, kernels }                  the model file: write, validate, map
+//! source, sink → vision                         where pictures come from, where detections go
+//! vision                                        decode, letterbox, DFL + NMS, drawing
+//! model → math                                  YAML and checkpoints → graph of about ten operations
+//! kernels → nothing above them                  one table of SIMD kernels, chosen at run time
 //! ```
 //!
 //! A picture's way: `vision::decode` → `vision::letterbox` into the arena's input →
 //! `engine::Engine::run` (steps over one arena, no allocation) → `vision::detect` (DFL, NMS) → `sink`.
+//! [`detector::Detector`] holds these together.
 
 pub mod cli;
 pub mod detector;

@@ -1,5 +1,7 @@
 //! The real binary: what it prints where, and how it ends.
 
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a test may stop at what it did not expect
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

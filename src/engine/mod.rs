@@ -1,9 +1,9 @@
 //! The int8 engine: a model file's graph, run on one arena by one table of kernels.
 //!
 //! - [`place`]: fuse and plan, where each tensor lies for an input size;
-//! - [`constants`]: what each convolution's epilogue needs, derived once;
-//! - [`prepare`]: a node with its weights in the kernels' layout;
-//! - [`dynamic`]: routing and mixing of dynamic convolutions, per picture;
+//! - `constants`: what each convolution's epilogue needs, derived once;
+//! - `prepare`: a node with its weights in the kernels' layout;
+//! - `dynamic`: routing and mixing of dynamic convolutions, per picture;
 //! - [`Engine`]: execute. After the first run for a size nothing is allocated.
 
 mod constants;

@@ -326,13 +326,13 @@ mod tests {
         QGraph {
             nodes: vec![
                 node(QOp::Input, &[], 3),
-                node(pool(), &[0], 8),
-                node(QOp::Slice { start: 0 }, &[1], 4),
-                node(QOp::Slice { start: 4 }, &[1], 4),
-                node(pool(), &[3], 4),
-                node(QOp::Concat, &[2, 3, 4], 12),
-                node(pool(), &[5], 12),
-                node(QOp::Concat, &[6, 4], 16),
+                node(pool(), &[0], 16),
+                node(QOp::Slice { start: 0 }, &[1], 8),
+                node(QOp::Slice { start: 8 }, &[1], 8),
+                node(pool(), &[3], 8),
+                node(QOp::Concat, &[2, 3, 4], 24),
+                node(pool(), &[5], 24),
+                node(QOp::Concat, &[6, 4], 32),
             ],
         }
     }
@@ -342,9 +342,9 @@ mod tests {
         let placed = place(&graph(), 4, 6, false).expect("fits");
         let base = placed.views[5].offset;
         let at = |id: usize| (placed.views[id].offset - base, placed.views[id].stride);
-        assert_eq!((at(1), at(2), at(3), at(4)), ((0, 12), (0, 12), (4, 12), (8, 12)));
+        assert_eq!((at(1), at(2), at(3), at(4)), ((0, 24), (0, 24), (8, 24), (16, 24)));
         assert_eq!(placed.copies, [(7, 1)], "node 4 lives in the first concat already");
-        assert_eq!(placed.views[6].stride, 16);
+        assert_eq!(placed.views[6].stride, 32);
     }
 
     /// A convolution of a narrow slice reads past it, up to a whole cell.

@@ -313,6 +313,8 @@ pub(super) unsafe fn store(to: *mut u8, bytes: int8x16_t, n: usize) {
     unsafe { if n == 16 { vst1q_s8(to.cast(), bytes) } else { store_part(to, bytes, n) } }
 }
 
+/// # Safety
+/// - `from` is readable for `n` bytes; `n <= 16`.
 #[cold]
 #[inline(never)]
 unsafe fn load_part(from: *const u8, n: usize) -> int8x16_t {
@@ -324,6 +326,8 @@ unsafe fn load_part(from: *const u8, n: usize) -> int8x16_t {
     }
 }
 
+/// # Safety
+/// - `to` takes `n` bytes; `n <= 16`.
 #[cold]
 #[inline(never)]
 unsafe fn store_part(to: *mut u8, bytes: int8x16_t, n: usize) {

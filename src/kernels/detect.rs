@@ -7,6 +7,8 @@ use super::x86_avx2::{Avx2, AvxVnni};
 #[cfg(target_arch = "x86_64")]
 use super::x86_vnni::Avx512Vnni;
 use super::{Kernels, scalar::Scalar};
+#[cfg(target_arch = "aarch64")]
+use super::{arm_dotprod::NeonDotprod, arm_i8mm::NeonI8mm, arm_neon::Neon};
 
 /// A kernel that is compiled in.
 #[derive(Debug)]
@@ -65,6 +67,12 @@ pub fn all() -> Vec<Candidate> {
         candidate("avx-vnni", AvxVnni::NEEDS, AvxVnni::new()),
         #[cfg(target_arch = "x86_64")]
         candidate("avx2", Avx2::NEEDS, Avx2::new()),
+        #[cfg(target_arch = "aarch64")]
+        candidate("neon-i8mm", NeonI8mm::NEEDS, NeonI8mm::new()),
+        #[cfg(target_arch = "aarch64")]
+        candidate("neon-dotprod", NeonDotprod::NEEDS, NeonDotprod::new()),
+        #[cfg(target_arch = "aarch64")]
+        candidate("neon", Neon::NEEDS, Neon::new()),
         candidate("scalar", "nothing", Some(Scalar)),
     ]
 }

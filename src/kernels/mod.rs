@@ -23,13 +23,13 @@ pub mod arena;
 #[cfg(target_arch = "aarch64")]
 mod arm_common;
 #[cfg(target_arch = "aarch64")]
-pub mod arm_dotprod;
+mod arm_dotprod;
 #[cfg(target_arch = "aarch64")]
 mod arm_epilogue;
 #[cfg(target_arch = "aarch64")]
-pub mod arm_i8mm;
+mod arm_i8mm;
 #[cfg(target_arch = "aarch64")]
-pub mod arm_neon;
+mod arm_neon;
 #[cfg(all(test, target_arch = "aarch64"))]
 mod arm_tests;
 pub mod detect;

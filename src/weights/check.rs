@@ -173,6 +173,11 @@ fn check_conv(
     if matches!(act, QAct::Gated { shift, .. } if *shift > 8) {
         return Err("activation shift over 8".into());
     }
+    // Keeps every step of Horner's scheme inside i16, where all instruction sets round alike.
+    if matches!(act, QAct::Gated { poly, .. } if poly.iter().map(|k| u32::from(k.unsigned_abs())).sum::<u32>() > 32767)
+    {
+        return Err("activation polynomial whose coefficients' sizes add up to more than 32767".into());
+    }
     match output {
         QOutput::Int8 { unit } if !(unit.is_finite() && *unit > 0.0) => {
             return Err(format!("unit {unit} is not a positive number"));

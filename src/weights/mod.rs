@@ -1,8 +1,8 @@
 //! The model file: a safetensors container whose int8 tensors are used where they lie in the map.
 //!
 //! - [`graph`]: the quantised graph and the tensors that each node owns;
-//! - [`file`]: opening, with every number checked before use;
-//! - [`write`]: writing, by way of a temporary file, fsync and rename.
+//! - [`mod@file`]: opening, with every number checked before use;
+//! - [`mod@write`]: writing, by way of a temporary file, fsync and rename.
 //!
 //! # Format 1
 //!
