@@ -17,11 +17,11 @@ const MAX_TEXT_BYTES: u64 = 1 << 24;
 /// Deepest folders searched: a loop of links ends here.
 const MAX_DEPTH: usize = 16;
 
-/// Why a dataset cannot be read.
+/// Why a dataset cannot be read; [`DatasetError::path`] says where.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// A file or folder cannot be read.
-    #[error("{}: {error}", path.display())]
+    #[error("{error}")]
     Read {
         /// Which one.
         path: PathBuf,
@@ -29,13 +29,13 @@ pub enum DatasetError {
         error: io::Error,
     },
     /// Something that is no text file, or one too long to be what it should.
-    #[error("{}: not a text file of at most {MAX_TEXT_BYTES} bytes; is it the right file?", path.display())]
+    #[error("not a text file of at most {MAX_TEXT_BYTES} bytes; is it the right file?")]
     NotText {
         /// Which file.
         path: PathBuf,
     },
     /// `data.yaml` is no YAML.
-    #[error("{}: {error}", path.display())]
+    #[error("{error}")]
     Yaml {
         /// Which file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum DatasetError {
         error: YamlError,
     },
     /// A key of `data.yaml` is missing or holds something else than it should.
-    #[error("{}: {key}: {what}", path.display())]
+    #[error("{key}: {what}")]
     Key {
         /// Which file.
         path: PathBuf,
@@ -53,7 +53,7 @@ pub enum DatasetError {
         what: String,
     },
     /// The split is not in `data.yaml`.
-    #[error("{}: no split '{split}'; it has {known}", path.display())]
+    #[error("no split '{split}'; it has {known}")]
     NoSplit {
         /// Which file.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum DatasetError {
         known: String,
     },
     /// What a split names is not there.
-    #[error("{}: no such file or folder (from '{entry}' of the dataset); check path and splits in data.yaml", path.display())]
+    #[error("no such file or folder (from '{entry}' of the dataset); check path and splits in data.yaml")]
     Absent {
         /// Where it was looked for.
         path: PathBuf,
@@ -71,13 +71,13 @@ pub enum DatasetError {
         entry: String,
     },
     /// A split without pictures.
-    #[error("{}: no picture found; check the split's path in data.yaml", path.display())]
+    #[error("no picture found; check the split's path in data.yaml")]
     NoPictures {
         /// Where they were looked for.
         path: PathBuf,
     },
     /// A line of a label file is broken.
-    #[error("{}: line {}: {}", path.display(), fault.line, fault.what)]
+    #[error("line {}: {}", fault.line, fault.what)]
     Label {
         /// Which file.
         path: PathBuf,
@@ -86,8 +86,7 @@ pub enum DatasetError {
     },
     /// Another number of classes than the model's.
     #[error(
-        "{}: the dataset has {dataset} classes, the model {model}; use the dataset that the model was trained for",
-        path.display()
+        "the dataset has {dataset} classes, the model {model}; use the dataset that the model was trained for"
     )]
     Classes {
         /// Which file.
@@ -97,6 +96,23 @@ pub enum DatasetError {
         /// Classes of the model.
         model: usize,
     },
+}
+
+impl DatasetError {
+    /// The file or folder that is at fault.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Read { path, .. }
+            | Self::NotText { path }
+            | Self::Yaml { path, .. }
+            | Self::Key { path, .. }
+            | Self::NoSplit { path, .. }
+            | Self::Absent { path, .. }
+            | Self::NoPictures { path }
+            | Self::Label { path, .. }
+            | Self::Classes { path, .. } => path,
+        }
+    }
 }
 
 /// A picture and where its labels should be.

@@ -85,7 +85,8 @@ fn a_missing_label_file_is_no_object_and_a_broken_one_names_file_and_line() {
     fs::write(folder.path().join("labels/3.txt"), b"\xff\xfe\x00").unwrap();
     let set = open(&folder, "val").unwrap();
     assert_eq!(set.labels(&set.samples[0]).unwrap(), []);
-    let error = set.labels(&set.samples[1]).unwrap_err().to_string();
+    let error = set.labels(&set.samples[1]).unwrap_err();
+    let error = format!("{}: {error}", error.path().display());
     assert!(error.contains("labels/2.txt: line 2: 3 values"), "{error}");
     assert!(matches!(set.labels(&set.samples[2]), Err(DatasetError::NotText { .. })));
     // A folder in a label file's place is not "no objects".
@@ -120,7 +121,8 @@ fn each_fault_has_its_error() {
         ("just words", "names: should be"),
         ("", "names: should be"),
     ] {
-        let text = error(yaml, "val").to_string();
+        let error = error(yaml, "val");
+        let text = format!("{}: {error}", error.path().display());
         assert!(text.contains(hint), "{yaml}: {text}");
     }
     assert!(matches!(Dataset::open(Path::new("absent.yaml"), "val"), Err(DatasetError::Read { .. })));
