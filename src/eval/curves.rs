@@ -52,7 +52,7 @@ impl Ranking {
         let (recall, mut precision) = self.recall_precision(threshold);
         envelope(&mut precision);
         let at = |wanted: f64| precision.get(recall.partition_point(|&r| r < wanted)).copied();
-        Some((0..=100).map(|i| at(f64::from(i) / 100.0).unwrap_or(0.0)).sum::<f64>() / 101.0)
+        Some((0..=100).map(|i| at(recall_point(i)).unwrap_or(0.0)).sum::<f64>() / 101.0)
     }
 
     /// Average precision as Ultralytics has it (`compute_ap`): the area under the same envelope, drawn from
@@ -68,8 +68,7 @@ impl Ranking {
         precision.insert(0, 1.0);
         precision.extend([0.0, 0.0]);
         envelope(&mut precision);
-        let at: Vec<f64> =
-            (0..=100).map(|i| interpolate(&recall, &precision, f64::from(i) / 100.0)).collect();
+        let at: Vec<f64> = (0..=100).map(|i| interpolate(&recall, &precision, recall_point(i))).collect();
         Some(at.windows(2).map(|pair| (pair[0] + pair[1]) / 200.0).sum())
     }
 
@@ -91,6 +90,12 @@ impl Ranking {
             })
             .unzip()
     }
+}
+
+/// The recall 0, .01, …, 1 at `index`, to the last bit `numpy.linspace(0, 1, 101)`: a recall of just .07 lies
+/// below the seventh.
+fn recall_point(index: u32) -> f64 {
+    f64::from(index) * 0.01
 }
 
 /// The confidence at point `index` of the curves.

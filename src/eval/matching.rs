@@ -6,9 +6,9 @@ use crate::vision::Detection;
 /// IoU thresholds .50, .55, …, .95.
 pub const THRESHOLDS: usize = 10;
 
-/// The IoU threshold at `index`.
+/// The IoU threshold at `index`, to the last bit that of pycocotools: `numpy.linspace(.5, .95, 10)`.
 pub fn threshold(index: usize) -> f64 {
-    0.5 + 0.05 * index as f64
+    index as f64 * ((0.95 - 0.5) / (THRESHOLDS - 1) as f64) + 0.5
 }
 
 /// Areas that count, in square pixels of the original picture, both ends included.
@@ -73,7 +73,7 @@ pub fn matched(detections: &[Detection], truths: &[Truth], class: usize, range: 
         let overlaps: Vec<f64> = labels.iter().map(|&label| iou(own, label)).collect();
         let fates = std::array::from_fn(|t| {
             let best = |from: usize, to: usize| {
-                let free = (from..to).filter(|&l| !taken[l][t] && overlaps[l] >= threshold(t) - 1e-10);
+                let free = (from..to).filter(|&l| !taken[l][t] && overlaps[l] >= threshold(t));
                 free.max_by(|&a, &b| overlaps[a].total_cmp(&overlaps[b]))
             };
             let (label, fate) = match best(0, inside) {
