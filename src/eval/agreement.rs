@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{corners, iou};
 use crate::vision::Detection;
 
-/// Detections less confident than this, in both engines' view, are not compared.
+/// An engine is sure of what is more confident than this; what neither is sure of is not compared.
 pub const CONFIDENCE: f32 = 0.25;
 /// Least overlap of two detections of the same object.
 pub const IOU: f64 = 0.5;
@@ -41,42 +41,37 @@ pub struct Agreements {
 impl Agreements {
     /// Pairs one picture's detections.
     ///
-    /// In falling order of the first engine's confidence, each takes the second's free detection that it
-    /// overlaps most, of equal ones that of its own class. Only one of a pair has to pass
-    /// [`CONFIDENCE`]: at the threshold, a small error must not look like a lost object.
+    /// First those that both engines are sure of ([`CONFIDENCE`]): in falling order of the first's confidence,
+    /// each takes the free one that it overlaps most, of equal ones that of its own class. What is left takes
+    /// an unsure one of its own class: at the threshold, a small error must not look like a lost object.
     pub fn add(&mut self, first: &[Detection], second: &[Detection]) {
-        let mut order: Vec<&Detection> = first.iter().collect();
-        order.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-        let mut free = vec![true; second.len()];
-        for own in order {
-            let sure = own.confidence > CONFIDENCE;
-            let candidates = second.iter().enumerate().filter(|&(index, other)| {
-                free[index] && (sure || (other.confidence > CONFIDENCE && other.class_id == own.class_id))
-            });
-            let best = candidates
-                .map(|(index, other)| (index, other, iou(corners(own), corners(other))))
-                .filter(|&(.., overlap)| overlap >= IOU)
-                .max_by(|a, b| {
-                    let key = |pair: &(usize, &Detection, f64)| {
-                        (pair.1.class_id == own.class_id, pair.1.confidence)
-                    };
-                    let (same_a, sure_a) = key(a);
-                    let (same_b, sure_b) = key(b);
-                    a.2.total_cmp(&b.2).then(same_a.cmp(&same_b)).then(sure_a.total_cmp(&sure_b))
-                });
-            match best {
-                Some((index, other, overlap)) => {
-                    free[index] = false;
-                    self.pairs += 1;
-                    self.confidence_error += f64::from((own.confidence - other.confidence).abs());
-                    self.other_class += usize::from(own.class_id != other.class_id);
-                    self.iou += overlap;
-                }
-                None => self.only_first += usize::from(sure),
+        let (mut own, mut unsure) = split(first);
+        let (mut other, mut unsure_other) = split(second);
+        own.retain(|detection| !self.pair(detection, &mut other, false));
+        own.retain(|detection| !self.pair(detection, &mut unsure_other, true));
+        other.retain(|detection| !self.pair(detection, &mut unsure, true));
+        self.only_first += own.len();
+        self.only_second += other.len();
+    }
+
+    /// Counts `own` and the one of `free` that it overlaps most, and takes that one out; whether there was one.
+    fn pair(&mut self, own: &Detection, free: &mut Vec<Detection>, same_class: bool) -> bool {
+        let mut best: Option<(usize, (f64, bool))> = None;
+        for (index, other) in free.iter().enumerate() {
+            let same = own.class_id == other.class_id;
+            let key = (iou(corners(own), corners(other)), same);
+            let fits = key.0 >= IOU && (same || !same_class);
+            if fits && best.is_none_or(|(_, most)| key > most) {
+                best = Some((index, key));
             }
         }
-        self.only_second +=
-            second.iter().zip(free).filter(|(other, free)| *free && other.confidence > CONFIDENCE).count();
+        let Some((index, (overlap, same))) = best else { return false };
+        let other = free.remove(index);
+        self.pairs += 1;
+        self.confidence_error += f64::from((own.confidence - other.confidence).abs());
+        self.other_class += usize::from(!same);
+        self.iou += overlap;
+        true
     }
 
     /// The means.
@@ -91,6 +86,14 @@ impl Agreements {
             mean_iou: mean(self.iou),
         }
     }
+}
+
+/// The sure ones and the others, each in falling order of confidence.
+fn split(detections: &[Detection]) -> (Vec<Detection>, Vec<Detection>) {
+    let mut all = detections.to_vec();
+    all.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    let unsure = all.split_off(all.partition_point(|d| d.confidence > CONFIDENCE));
+    (all, unsure)
 }
 
 #[cfg(test)]
@@ -125,6 +128,16 @@ mod tests {
         unsure.add(&[at(0, 0.1, 0.0)], &[at(0, 0.1, 0.0)]);
         assert_eq!(unsure.result(), Agreements::default().result());
         assert_eq!(unsure.result().mean_iou, None);
+    }
+
+    #[test]
+    fn an_unsure_one_of_another_class_is_no_partner() {
+        let mut all = Agreements::default();
+        all.add(&[at(0, 0.9, 0.0)], &[at(1, 0.01, 0.0), at(0, 0.8, 1.0)]);
+        assert_eq!((all.result().pairs, all.result().other_class), (1, Some(0.0)));
+        let mut alone = Agreements::default();
+        alone.add(&[at(0, 0.9, 0.0)], &[at(1, 0.01, 0.0)]);
+        assert_eq!((alone.result().pairs, alone.result().only_first), (0, 1));
     }
 
     #[test]
