@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! main → cli → everything below
+//! eval → { model, source, vision }               datasets, average precision, two engines compared
 //! quant → { detector, reference, engine }       calibration, conversion, error report
 //! detector → { engine, reference, vision }      a picture in, boxes out: the path of every command
 //! engine → { weights, kernels }                 plan → arena → execute, int8
@@ -24,6 +25,7 @@
 pub mod cli;
 pub mod detector;
 pub mod engine;
+pub mod eval;
 pub mod kernels;
 pub mod math;
 pub mod model;

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 mod schema;
 
 const SCHEMA: &str = include_str!("../src/sink/detections.schema.json");
-const COMMANDS: [&str; 5] = ["detect", "convert", "inspect", "bench", "doctor"];
+const COMMANDS: [&str; 6] = ["detect", "convert", "inspect", "eval", "bench", "doctor"];
 
 /// The binary, in a folder of its own, without the caller's settings.
 fn ghostlight(folder: &Path) -> Command {
@@ -77,6 +77,9 @@ fn wrong_usage_is_64_and_says_what_is_right() {
         (&["bench", "--iters", "0"], "--iters"),
         (&["convert", "a.pt"], "--output"),
         (&["inspect"], "FILE"),
+        (&["eval"], "--data"),
+        (&["eval", "--data", "d.yaml", "--split", "all"], "val"),
+        (&["eval", "--data", "d.yaml", "--compare", "reference"], "--checkpoint"),
     ] {
         let (out, err, code) = run(words);
         assert_eq!((code, out.as_str()), (64, ""), "{words:?}: {err}");
@@ -117,6 +120,28 @@ fn absent_files_are_66() {
         assert_eq!(code, 66, "{words:?}");
         assert_eq!(err, "ghostlight: error: absent.pt: no such file; check the path\n");
     }
+}
+
+#[test]
+fn eval_without_its_dataset_is_66() {
+    let (_, err, code) = run(&["eval", "--data", "absent.yaml"]);
+    assert_eq!(code, 66);
+    assert_eq!(err, "ghostlight: error: absent.yaml: no such file; check the path\n");
+}
+
+#[test]
+fn eval_measures_the_repository_s_model() {
+    let Some(model) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("images")).unwrap();
+    picture(&folder.path().join("images"), "a.png");
+    std::fs::write(folder.path().join("data.yaml"), "val: images\nnames: [empty, occupied]\n").unwrap();
+    let words = ["eval", "--data", "data.yaml", "--imgsz", "64", "--json", "--model"];
+    let output = output(ghostlight(folder.path()).args(words).arg(&model));
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&value["metrics"]["pictures"], &value["fit"]), (&1.into(), &"square".into()));
+    assert_eq!(value["metrics"]["map50_95"], serde_json::Value::Null);
 }
 
 #[test]

@@ -13,6 +13,7 @@ const LEVELS: &[&[&str]] = &[
     &["engine", "reference", "sink", "source"],
     &["detector"],
     &["quant"],
+    &["eval"],
     &["cli"],
 ];
 

@@ -90,12 +90,21 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Opens a model file for the engine that `args` name.
+/// Opens a model file for the engine that `args` name; a square input is a limit for the rectangle.
 pub fn open(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> {
+    open_fitting(path, args, |input| fit(args, input))
+}
+
+/// Opens a model file for the engine that `args` name; `fit` says how pictures fill the input of this size.
+pub fn open_fitting(
+    path: &Path,
+    args: &ModelArgs,
+    fit: impl Fn(Size) -> Fit,
+) -> Result<Box<dyn Runner>, CliError> {
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let checkpoint = path.extension().is_some_and(|e| e == "pt" || e == "pth");
     match (args.engine, checkpoint) {
-        (EngineKind::Reference, true) => open_reference(path, args),
+        (EngineKind::Reference, true) => open_reference(path, args, fit),
         (EngineKind::Reference, false) => Err(CliError::Usage(format!(
             "--engine reference runs checkpoints in f32; {} is an int8 model, give --model CKPT.pt",
             path.display()
@@ -109,18 +118,23 @@ pub fn open(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> 
              --engine reference",
             path.display()
         ))),
-        (EngineKind::Auto | EngineKind::Cpu, false) => open_int8(path, args, threads),
+        (EngineKind::Auto | EngineKind::Cpu, false) => open_int8(path, args, threads, fit),
     }
 }
 
-fn open_int8(path: &Path, args: &ModelArgs, threads: usize) -> Result<Box<dyn Runner>, CliError> {
+fn open_int8(
+    path: &Path,
+    args: &ModelArgs,
+    threads: usize,
+    fit: impl Fn(Size) -> Fit,
+) -> Result<Box<dyn Runner>, CliError> {
     let kernels = kernel(args.kernel.as_deref())?;
     let model = Arc::new(open_model(path)?);
     let (own, id) = (model.info.input_size, model.id());
     let engine = Engine::new(model, kernels, threads).map_err(|e| CliError::data(path, &e))?;
     log::info!("{}: {id}, kernel {}, {threads} threads", path.display(), kernels.name());
     let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
-    Ok(Box::new(Int8 { detector: Detector::new(engine, fit(args, input)), input, id }))
+    Ok(Box::new(Int8 { detector: Detector::new(engine, fit(input)), input, id }))
 }
 
 /// Maps and checks a model file.
@@ -131,11 +145,15 @@ pub(super) fn open_model(path: &Path) -> Result<Model, CliError> {
     })
 }
 
-fn open_reference(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> {
+fn open_reference(
+    path: &Path,
+    args: &ModelArgs,
+    fit: impl Fn(Size) -> Fit,
+) -> Result<Box<dyn Runner>, CliError> {
     let graph = checkpoint::load(path).map_err(|e| CliError::data(path, &e))?;
     let own = graph.info.input_size;
     let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
-    let detector = ReferenceDetector::new(&graph, fit(args, input)).map_err(|e| CliError::data(path, &e))?;
+    let detector = ReferenceDetector::new(&graph, fit(input)).map_err(|e| CliError::data(path, &e))?;
     Ok(Box::new(F32 { detector, input, name: graph.info.name, classes: graph.info.classes }))
 }
 

@@ -13,6 +13,8 @@ pub mod convert;
 pub mod detect;
 pub mod doctor;
 pub mod error;
+pub mod eval;
+mod eval_report;
 pub mod inspect;
 pub mod model_path;
 pub mod nearest;
@@ -55,6 +57,7 @@ enum Command {
     Detect(detect::Args),
     Convert(convert::Args),
     Inspect(inspect::Args),
+    Eval(eval::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
 }
@@ -78,6 +81,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Ex
         Command::Detect(args) => detect::run(args, cli.quiet, out),
         Command::Convert(args) => convert::run(args, cli.quiet, out),
         Command::Inspect(args) => inspect::run(args, out),
+        Command::Eval(args) => eval::run(args, cli.quiet, out),
         Command::Bench(args) => bench::run(args, out),
         Command::Doctor(args) => doctor::run(args, out),
     };

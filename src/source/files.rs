@@ -68,7 +68,8 @@ pub fn list(argument: &Path) -> Result<Vec<Input>, ListError> {
     Ok(files.into_iter().map(Input::File).collect())
 }
 
-fn is_picture(path: &Path) -> bool {
+/// Whether a file's name ends like a picture's.
+pub fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
