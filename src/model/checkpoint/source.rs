@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::archive::Archive;
 use super::tree::{Dtype, TensorRef, Tree};
-use crate::model::params::{Params, ParamsError, check_shape};
+use crate::model::params::{Params, ParamsError, check_shape, holders_in};
 
 /// Module tree and archive together.
 pub(super) struct Source<R> {
@@ -68,6 +68,10 @@ impl<R: Read + Seek> Params for Source<R> {
 
     fn shape(&self, key: &str) -> Option<&[usize]> {
         self.tree.tensors.get(key).map(|t| t.shape.as_slice())
+    }
+
+    fn holders(&self, path: &str, suffix: &str) -> Vec<String> {
+        holders_in(&self.tree.tensors, path, suffix)
     }
 
     fn class(&self, module: &str) -> Option<&str> {
