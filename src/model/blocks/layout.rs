@@ -116,6 +116,9 @@ impl Builder<'_> {
                 options,
             );
         }
+        if let Some(held) = self.held_dynamic(path)? {
+            return self.held_block(path, &held, x, geometry, options);
+        }
         if self.has(&format!("{path}.bn.weight")) {
             self.forms.insert("batch norm beside it (keys routing, bn), so softmax routing");
             let (norm, act) = (format!("{path}.bn"), format!("{path}.act"));
@@ -124,9 +127,6 @@ impl Builder<'_> {
             let node = self.dynamic_at(path, path, Some((&norm, &act, default)), x, geometry, options);
             self.flat_routing = false;
             return node;
-        }
-        if let Some(held) = self.held_dynamic(path)? {
-            return self.held_block(path, &held, x, geometry, options);
         }
         self.forms.insert("bare (keys routing, cond_conv), no batch norm of its own");
         self.dynamic_at(path, path, None, x, geometry, options)

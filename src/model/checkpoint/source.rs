@@ -123,7 +123,7 @@ fn gather(bytes: &[u8], tensor: &TensorRef, len: usize) -> Vec<f32> {
 }
 
 /// One element from its little-endian bytes, as many as its type has.
-fn element(bytes: &[u8], dtype: Dtype) -> f32 {
+pub(super) fn element(bytes: &[u8], dtype: Dtype) -> f32 {
     let bits = bytes.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     match dtype {
         Dtype::F16 => f16::from_bits(bits as u16).to_f32(),
