@@ -203,7 +203,9 @@ pub fn activation_named(text: &str) -> Option<Activation> {
             let mut slope = LEAKY_SLOPE;
             for (index, argument) in arguments.split(',').map(str::trim).enumerate() {
                 match argument.split_once('=') {
-                    Some((name, value)) if name.trim() == "negative_slope" => slope = value.trim().parse().ok()?,
+                    Some((name, value)) if name.trim() == "negative_slope" => {
+                        slope = value.trim().parse().ok()?
+                    }
                     None if index == 0 && !argument.is_empty() => slope = argument.parse().ok()?,
                     _ => {}
                 }

@@ -150,11 +150,7 @@ impl Builder<'_> {
     }
 
     /// Activation, output kind and own quantisation of a convolution.
-    fn output(
-        &self,
-        id: NodeId,
-        activation: Activation,
-    ) -> (QAct, QOutput, Option<ActQuant>) {
+    fn output(&self, id: NodeId, activation: Activation) -> (QAct, QOutput, Option<ActQuant>) {
         if feeds_detect(self.graph, id) {
             return (QAct::Identity, QOutput::Float, None);
         }

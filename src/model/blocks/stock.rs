@@ -48,8 +48,8 @@ impl Builder<'_> {
 
     /// Row `[c2, k, s, g, act]`.
     pub(super) fn ghost_conv_row(&mut self, args: Args, x: NodeId) -> Result<NodeId, BuildError> {
-        let geometry =
-            Geometry::new(args.channels(0)?, args.window(1, 1)?, args.window(2, 1)?).grouped(args.size(3, 1)?);
+        let geometry = Geometry::new(args.channels(0)?, args.window(1, 1)?, args.window(2, 1)?)
+            .grouped(args.size(3, 1)?);
         let activation = self.row_activation(args, 4);
         self.ghost_conv(args.layer, x, geometry, activation)
     }
@@ -77,7 +77,12 @@ impl Builder<'_> {
 
     /// Row `[c2, k, s]` of Ultralytics' ghost bottleneck.
     pub(super) fn stock_ghost_row(&mut self, args: Args, x: NodeId) -> Result<NodeId, BuildError> {
-        self.stock_ghost(args.layer, x, args.channels(0)?, Window::new(args.window(1, 3)?, args.window(2, 1)?))
+        self.stock_ghost(
+            args.layer,
+            x,
+            args.channels(0)?,
+            Window::new(args.window(1, 3)?, args.window(2, 1)?),
+        )
     }
 
     /// Ghost convolution to half, depthwise where strided, ghost convolution without activation, sum.
@@ -128,9 +133,11 @@ impl Builder<'_> {
             let inner = format!("{path}.m.{i}");
             y = match chain {
                 Chain::Ghosts => self.stock_ghost(&inner, y, c, Window::new(3, 1))?,
-                Chain::Bottlenecks => {
-                    self.bottleneck(&inner, y, Inner { c_out: c, hidden: c, groups, shortcut, kernels: [1, 3] })?
-                }
+                Chain::Bottlenecks => self.bottleneck(
+                    &inner,
+                    y,
+                    Inner { c_out: c, hidden: c, groups, shortcut, kernels: [1, 3] },
+                )?,
             };
         }
         let beside = self.any_conv(&format!("{path}.cv2"), x, Geometry::new(c, 1, 1))?;

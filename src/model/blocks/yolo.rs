@@ -50,7 +50,11 @@ impl Builder<'_> {
         for i in 0..repeats {
             let inner = format!("{path}.m.{i}");
             last = if bottlenecks {
-                self.bottleneck(&inner, last, Inner { c_out: c, hidden: c, groups, shortcut, kernels: [3, 3] })?
+                self.bottleneck(
+                    &inner,
+                    last,
+                    Inner { c_out: c, hidden: c, groups, shortcut, kernels: [3, 3] },
+                )?
             } else {
                 self.ghost_module(&inner, last, Ghost::new(c, Activation::Relu))?
             };
@@ -87,7 +91,8 @@ impl Builder<'_> {
 
     /// Two convolutions, and the sum with their input where it is asked for and fits.
     pub(super) fn bottleneck(&mut self, path: &str, x: NodeId, inner: Inner) -> Result<NodeId, BuildError> {
-        let first = self.any_conv(&format!("{path}.cv1"), x, Geometry::new(inner.hidden, inner.kernels[0], 1))?;
+        let first =
+            self.any_conv(&format!("{path}.cv1"), x, Geometry::new(inner.hidden, inner.kernels[0], 1))?;
         let geometry = Geometry::new(inner.c_out, inner.kernels[1], 1).grouped(inner.groups);
         let second = self.any_conv(&format!("{path}.cv2"), first, geometry)?;
         let fits = self.channels(x) == inner.c_out;
