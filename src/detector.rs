@@ -14,7 +14,7 @@ use crate::vision::{
     Detection, Detector as Boxes, HeadLevel, HeadsError, Letterbox, LetterboxError, NmsOptions, Pixels, Size,
 };
 
-/// Sides of an input are multiples of the coarsest level's cell.
+/// Sides of an input are multiples of the coarsest level's cell, and of this.
 pub const STRIDE: usize = 32;
 
 /// A picture that gives no detections.
@@ -55,13 +55,18 @@ pub enum Fit {
 }
 
 impl Fit {
-    /// Input size for a picture.
-    pub fn input(self, picture: Size) -> Size {
+    /// Input size for a picture, in cells of `stride`.
+    fn input(self, picture: Size, stride: usize) -> Size {
         match self {
-            Fit::Rectangle(limit) => rectangle(picture, limit, STRIDE),
+            Fit::Rectangle(limit) => rectangle(picture, limit, stride),
             Fit::Exact(size) => size,
         }
     }
+}
+
+/// Pixels of the coarsest level's cell, at least [`STRIDE`]: P6 has 64.
+fn coarsest(strides: impl Iterator<Item = usize>) -> usize {
+    strides.fold(STRIDE, usize::max)
 }
 
 /// The int8 engine with its letterbox and its boxes.
@@ -69,6 +74,7 @@ impl Fit {
 pub struct Detector {
     engine: Engine,
     fit: Fit,
+    stride: usize,
     letterbox: Letterbox,
     boxes: Boxes,
 }
@@ -76,7 +82,8 @@ pub struct Detector {
 impl Detector {
     /// A detector that fits pictures as `fit` says.
     pub fn new(engine: Engine, fit: Fit) -> Self {
-        Self { engine, fit, letterbox: Letterbox::new(), boxes: Boxes::new() }
+        let stride = coarsest((0..engine.levels()).map(|level| engine.head(level).stride));
+        Self { engine, fit, stride, letterbox: Letterbox::new(), boxes: Boxes::new() }
     }
 
     /// The engine.
@@ -96,7 +103,7 @@ impl Detector {
         options: &NmsOptions,
     ) -> Result<(&[Detection], Timing), DetectError> {
         let started = Instant::now();
-        let input = self.fit.input(picture.size);
+        let input = self.fit.input(picture.size, self.stride);
         self.engine.resize(input.height, input.width)?;
         let placement = self.letterbox.run(picture, input, STORED_OFFSET as u8, self.engine.input_mut())?;
         let preprocessed = Instant::now();
@@ -118,7 +125,7 @@ impl Detector {
     /// # Errors
     /// As [`Detector::detect`].
     pub fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<(NodeId, Duration)>, DetectError> {
-        let input = self.fit.input(picture.size);
+        let input = self.fit.input(picture.size, self.stride);
         self.engine.resize(input.height, input.width)?;
         self.letterbox.run(picture, input, STORED_OFFSET as u8, self.engine.input_mut())?;
         let mut times = Vec::with_capacity(self.engine.model().graph.nodes.len());
@@ -138,6 +145,7 @@ pub struct ReferenceDetector {
     reference: Reference,
     classes: usize,
     fit: Fit,
+    stride: usize,
     letterbox: Letterbox,
     boxes: Boxes,
 }
@@ -150,7 +158,8 @@ impl ReferenceDetector {
     pub fn new(graph: &Graph, fit: Fit) -> Result<Self, ReferenceError> {
         let reference = Reference::new(graph)?;
         let classes = graph.info.classes.len();
-        Ok(Self { reference, classes, fit, letterbox: Letterbox::new(), boxes: Boxes::new() })
+        let stride = coarsest(graph.detect().into_iter().flat_map(|d| d.strides.iter().copied()));
+        Ok(Self { reference, classes, fit, stride, letterbox: Letterbox::new(), boxes: Boxes::new() })
     }
 
     /// As [`Detector::detect`], in f32.
@@ -163,7 +172,7 @@ impl ReferenceDetector {
         options: &NmsOptions,
     ) -> Result<(&[Detection], Timing), DetectError> {
         let started = Instant::now();
-        let input = self.fit.input(picture.size);
+        let input = self.fit.input(picture.size, self.stride);
         let mut bytes = vec![0; input.height * input.width * 4];
         let placement = self.letterbox.run(picture, input, 0, &mut bytes)?;
         let rgb = without_fourth(&bytes);

@@ -1,4 +1,4 @@
-//! Each dynamic block against PyTorch: vectors by `tests/golden/make.py`.
+//! Each block against PyTorch: vectors by `tests/golden/make.py` and `make_stock.py`.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -23,11 +23,18 @@ struct Case {
     softmax: bool,
     classes: HashMap<String, String>,
     eps: HashMap<String, f64>,
+    #[serde(default)]
+    slopes: HashMap<String, f64>,
+    /// Whether the keys must do, without the classes.
+    #[serde(default)]
+    keys_alone: bool,
 }
 
 fn argument(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Bool(b) => Value::Bool(*b),
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Array(items) => Value::List(items.iter().map(argument).collect()),
         serde_json::Value::String(s) => Value::Str(s.clone()),
         other => other.as_i64().map_or_else(|| Value::Float(other.as_f64().unwrap()), Value::Int),
     }
@@ -51,6 +58,8 @@ fn params(name: &str, file: &SafeTensors, case: &Case) -> StateDict {
     }
     params.classes = case.classes.iter().map(|(k, v)| (format!("block.{k}"), v.clone())).collect();
     params.numbers = case.eps.iter().map(|(k, &v)| ((format!("block.{k}"), "eps".into()), v)).collect();
+    let slopes = case.slopes.iter();
+    params.numbers.extend(slopes.map(|(k, &v)| ((format!("block.{k}"), "negative_slope".into()), v)));
     params
 }
 
@@ -63,12 +72,20 @@ fn run(graph: &Graph, input: &[f32], shape: &[usize]) -> Vec<f32> {
 }
 
 #[test]
-fn every_block_answers_as_pytorch() {
-    let bytes = include_bytes!("golden/blocks.safetensors");
+fn every_dynamic_block_answers_as_pytorch() {
+    each_case(include_bytes!("golden/blocks.safetensors"), 35);
+}
+
+#[test]
+fn every_stock_block_answers_as_ultralytics() {
+    each_case(include_bytes!("golden/stock.safetensors"), 39);
+}
+
+fn each_case(bytes: &[u8], count: usize) {
     let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
     let file = SafeTensors::deserialize(bytes).unwrap();
     let cases = header.metadata().as_ref().unwrap();
-    assert_eq!(cases.len(), 35);
+    assert_eq!(cases.len(), count);
     for (name, text) in cases {
         let case: Case = serde_json::from_str(text).unwrap();
         let mut params = params(name, &file, &case);
@@ -83,7 +100,14 @@ fn every_block_answers_as_pytorch() {
         let expected = file.tensor(&format!("{name}/output")).unwrap();
         let expected = nhwc(expected.shape(), &floats(expected.data()));
         let picture = nhwc(input.shape(), &floats(input.data()));
-        for graph in [graph.clone(), fuse(graph)] {
+        let mut graphs = vec![graph.clone(), fuse(graph)];
+        if case.keys_alone {
+            params.classes.clear();
+            params.numbers.clear();
+            let c_in = input.shape()[1];
+            graphs.push(build_block(&case.block, &args, c_in, "block", &mut params, options).unwrap());
+        }
+        for graph in graphs {
             let found = run(&graph, &picture, input.shape());
             assert_eq!(found.len(), expected.len(), "{name}");
             let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

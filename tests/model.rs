@@ -90,7 +90,7 @@ fn built(rows: &str) -> Result<Graph, BuildError> {
 #[test]
 fn each_fault_of_a_description_has_its_error() {
     assert!(built("[-1, 1, Conv, [16, 3, 2]]").is_ok());
-    for block in ["C3", "C3k2", "C2PSA", "Segment", "Classify", "Mystery"] {
+    for block in ["C3TR", "C3k2", "C2PSA", "Segment", "Classify", "Mystery"] {
         let fault = built(&format!("[-1, 1, {block}, [16]]")).unwrap_err();
         assert!(matches!(fault, BuildError::UnknownBlock { .. }), "{fault:?}");
         assert!(fault.to_string().contains("model.0") && fault.to_string().contains(block), "{fault}");

@@ -30,11 +30,16 @@ pub enum Routing {
 
 /// Convert a YOLOv8 checkpoint to an int8 model, with an error report for each layer
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  ghostlight convert best.pt -o best.safetensors --calibrate photos/")]
+#[command(after_help = "Example:\n  ghostlight convert best.pt -o best.safetensors --calibrate photos/
+  \
+ghostlight convert state.safetensors --yaml yolov8n.yaml -o best.safetensors --calibrate photos/")]
 pub struct Args {
-    /// Checkpoint as Ultralytics saves it
+    /// Checkpoint as Ultralytics saves it; with --yaml, a state dict as safetensors
     #[arg(value_name = "CKPT.pt")]
     pub checkpoint: PathBuf,
+    /// Model file of Ultralytics that describes a state dict; the letter in its name picks the scale
+    #[arg(long, value_name = "MODEL.yaml")]
+    pub yaml: Option<PathBuf>,
     /// Model file to write
     #[arg(short, long, value_name = "OUT.safetensors")]
     pub output: PathBuf,
@@ -69,8 +74,14 @@ const MOST_PICTURES: usize = 256;
 pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let (file, hash) = open_hashed(&args.checkpoint)?;
     let options = BuildOptions { routing: args.routing.map(RoutingKind::from) };
-    let graph =
-        checkpoint::read(BufReader::new(file), options).map_err(|e| CliError::data(&args.checkpoint, &e))?;
+    let graph = match &args.yaml {
+        None => checkpoint::read(BufReader::new(file), options),
+        Some(yaml) => {
+            let text = std::fs::read_to_string(yaml).map_err(|e| CliError::reading(yaml, &e))?;
+            checkpoint::read_state(file, &text, &yaml.to_string_lossy(), options)
+        }
+    };
+    let graph = graph.map_err(|e| CliError::data(&args.checkpoint, &e))?;
     let pictures = pictures(&args.calibrate)?;
     let size = args.imgsz.map_or(graph.info.input_size, |s| [s.height, s.width]);
     let request = Request {

@@ -200,6 +200,15 @@ pub enum Activation {
     Relu,
     /// `x * sigmoid(x)`
     Silu,
+    /// `clamp(x, 0, 6)`
+    Relu6,
+    /// `x * clamp(x + 3, 0, 6) / 6`
+    Hardswish,
+    /// `x` above zero, `slope * x` below.
+    LeakyRelu {
+        /// Factor below zero.
+        slope: f32,
+    },
 }
 
 impl Activation {
@@ -209,7 +218,15 @@ impl Activation {
             Activation::Identity => "identity",
             Activation::Relu => "relu",
             Activation::Silu => "silu",
+            Activation::Relu6 => "relu6",
+            Activation::Hardswish => "hardswish",
+            Activation::LeakyRelu { .. } => "leakyrelu",
         }
+    }
+
+    /// Whether its numbers are numbers.
+    pub fn is_finite(&self) -> bool {
+        !matches!(self, Activation::LeakyRelu { slope } if !slope.is_finite())
     }
 }
 

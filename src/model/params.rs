@@ -17,6 +17,11 @@ pub trait Params {
         None
     }
 
+    /// Modules below the one at a dotted path, not itself, that have a tensor at `suffix`, in order.
+    fn holders(&self, _path: &str, _suffix: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Class of the module at a dotted path, without its Python package, for example `SiLU`.
     fn class(&self, _module: &str) -> Option<&str> {
         None
@@ -140,6 +145,10 @@ impl Params for StateDict {
         self.tensors.get(key).map(|(shape, _)| shape.as_slice())
     }
 
+    fn holders(&self, path: &str, suffix: &str) -> Vec<String> {
+        holders_in(&self.tensors, path, suffix)
+    }
+
     fn class(&self, module: &str) -> Option<&str> {
         self.classes.get(module).map(String::as_str)
     }
@@ -147,6 +156,14 @@ impl Params for StateDict {
     fn number(&self, module: &str, attribute: &str) -> Option<f64> {
         self.numbers.get(&(module.to_string(), attribute.to_string())).copied()
     }
+}
+
+/// [`Params::holders`] of a table by full key.
+pub fn holders_in<T>(tensors: &BTreeMap<String, T>, path: &str, suffix: &str) -> Vec<String> {
+    let (below, end) = (format!("{path}."), format!(".{suffix}"));
+    let keys = tensors.range(below.clone()..).map(|(key, _)| key).take_while(|key| key.starts_with(&below));
+    let module = |key: &String| key.strip_suffix(&end).filter(|m| m.len() > below.len()).map(str::to_string);
+    keys.filter_map(module).collect()
 }
 
 /// Fails unless the shapes are the same.

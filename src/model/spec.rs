@@ -91,6 +91,14 @@ pub enum SpecError {
         /// The name asked for.
         found: String,
     },
+    /// An activation that Ghostlight does not know.
+    #[error(
+        "`activation`: `{found}` is not known; SiLU, ReLU, ReLU6, LeakyReLU, Hardswish and Identity are, retrain with one of them"
+    )]
+    Activation {
+        /// What the file says.
+        found: String,
+    },
     /// More rows than any detector has.
     #[error("{found} rows, at most {MAX_ROWS} are taken; is it the right file?")]
     TooManyRows {
@@ -142,7 +150,7 @@ impl ModelSpec {
             depth,
             width,
             max_channels,
-            activation: value.get("activation").and_then(Value::as_str).and_then(activation_named),
+            activation: value.get("activation").and_then(Value::as_str).map(activation).transpose()?,
             reg_max: count(value, "reg_max", Some(16), 64)?,
             keep_class_width: false,
             rows,
@@ -175,10 +183,35 @@ impl ModelSpec {
     }
 }
 
-/// Activation by the name of its class, in any spelling that holds it (`nn.SiLU()`, `torch.nn.ReLU()`).
+fn activation(text: &str) -> Result<Activation, SpecError> {
+    let found = || SpecError::Activation { found: text.chars().take(80).collect() };
+    activation_named(text).ok_or_else(found)
+}
+
+/// torch's slope of `LeakyReLU` where none is given.
+const LEAKY_SLOPE: f32 = 0.01;
+
+/// Activation by the name of its class, in any spelling that holds it (`nn.SiLU()`,
+/// `torch.nn.ReLU(inplace=True)`, `nn.LeakyReLU(0.1)`).
 pub fn activation_named(text: &str) -> Option<Activation> {
-    let class = text.trim_end_matches("()").rsplit('.').next()?;
-    match class {
+    let (path, arguments) = text.trim().split_once('(').unwrap_or((text.trim(), ")"));
+    let arguments = arguments.strip_suffix(')')?;
+    match path.rsplit('.').next()? {
+        "ReLU6" => Some(Activation::Relu6),
+        "Hardswish" => Some(Activation::Hardswish),
+        "LeakyReLU" => {
+            let mut slope = LEAKY_SLOPE;
+            for (index, argument) in arguments.split(',').map(str::trim).enumerate() {
+                match argument.split_once('=') {
+                    Some((name, value)) if name.trim() == "negative_slope" => {
+                        slope = value.trim().parse().ok()?
+                    }
+                    None if index == 0 && !argument.is_empty() => slope = argument.parse().ok()?,
+                    _ => {}
+                }
+            }
+            slope.is_finite().then_some(Activation::LeakyRelu { slope })
+        }
         "SiLU" => Some(Activation::Silu),
         "ReLU" => Some(Activation::Relu),
         "Identity" => Some(Activation::Identity),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::QuantError;
-use super::quantise::quantise;
+use super::quantise::{check, quantise};
 use super::ranges::Ranges;
 use super::report::{LayerReport, Noise, Report};
 use crate::detector::without_fourth;
@@ -55,6 +55,7 @@ pub fn convert(
 ) -> Result<Converted, QuantError> {
     let mut graph = fuse(graph);
     graph.info.input_size = request.size;
+    check(&graph)?;
     let reference = Reference::new(&graph)?;
     let mut inputs = Inputs::new(request.size);
     let total = request.pictures.len();

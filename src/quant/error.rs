@@ -6,7 +6,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum QuantError {
     /// The int8 engine has no operation for it.
-    #[error("layer `{node}` has {what}, which the int8 engine cannot run")]
+    #[error(
+        "layer `{node}` has {what}, which the int8 engine cannot run; detect with `--engine reference` runs the checkpoint in f32"
+    )]
     Unsupported {
         /// The layer.
         node: String,

@@ -11,6 +11,14 @@ pub fn silu_gap(t: f64) -> f64 {
 /// Real `|x|` up to which SiLU's gap is followed; at 7 it is 0.006 and falling.
 pub const SILU_REACH: f64 = 7.0;
 
+/// `|t| (3 - |t|) / 6` up to 3: Hardswish is `max(x, 0)` minus this.
+pub fn hardswish_gap(t: f64) -> f64 {
+    t * (3.0 - t).max(0.0) / 6.0
+}
+
+/// Where Hardswish's gap ends: beyond, it is ReLU.
+pub const HARDSWISH_REACH: f64 = 3.0;
+
 /// The least `shift` for which `p` of the given full scale (real value of 32768) reaches no further
 /// than `reach` in the polynomial's argument.
 pub fn shift_for(full_scale: f64, reach: f64) -> u32 {
@@ -77,6 +85,24 @@ fn least_squares(grid: &[f64], target: &[f64], weights: &[f64]) -> [f64; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hardswish_is_within_two_units_and_ends_as_relu() {
+        for k in 0..8 {
+            let full_scale = HARDSWISH_REACH * f64::from(1 << k);
+            let act = fit(hardswish_gap, full_scale, shift_for(full_scale, HARDSWISH_REACH));
+            let unit = full_scale / 32768.0;
+            for p in i16::MIN..=i16::MAX {
+                let x = f64::from(p) * unit;
+                let found = f64::from(act.apply(p)) * unit;
+                let error = (found - x * (x + 3.0).clamp(0.0, 6.0) / 6.0).abs();
+                assert!(error <= 2.0 * unit, "full scale {full_scale}, x {x}: {error}");
+                if x.abs() > HARDSWISH_REACH {
+                    assert_eq!(act.apply(p), p.max(0), "full scale {full_scale}, x {x}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn silu_is_within_three_thousandths() {

@@ -7,7 +7,7 @@ use super::gate;
 use super::ranges::Ranges;
 use super::weights::{QuantisedKernel, bias_floor, dense_from_grouped, quantise as quantise_kernel};
 use crate::kernels::{Act, Layout, pack};
-use crate::model::graph::{Activation, ConvShape, DynamicConv, Graph, NodeId, Op};
+use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeId, Op};
 use crate::weights::graph::{ActQuant, QAct, QGraph, QNode, QOp, QOutput, inherited};
 use crate::weights::write::TensorData;
 
@@ -25,6 +25,7 @@ pub struct Quantised {
 /// # Errors
 /// [`QuantError::Unsupported`] for what the int8 engine has no operation for.
 pub fn quantise(graph: &Graph, ranges: &Ranges) -> Result<Quantised, QuantError> {
+    check(graph)?;
     let mut builder =
         Builder { graph, ranges, quants: Vec::new(), nodes: Vec::new(), tensors: HashMap::new() };
     for id in 0..graph.nodes.len() {
@@ -32,6 +33,40 @@ pub fn quantise(graph: &Graph, ranges: &Ranges) -> Result<Quantised, QuantError>
     }
     Ok(Quantised { graph: QGraph { nodes: builder.nodes }, tensors: builder.tensors })
 }
+
+/// Whether the int8 engine has an operation for each node; before any picture is looked at.
+///
+/// # Errors
+/// [`QuantError::Unsupported`] for the first node that it has none for.
+pub fn check(graph: &Graph) -> Result<(), QuantError> {
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let (Op::Conv(Conv { activation, .. }) | Op::DynamicConv(DynamicConv { activation, .. })) = &node.op
+        else {
+            continue;
+        };
+        let residual = node.inputs.len() > 1;
+        let what = match activation {
+            _ if feeds_detect(graph, id) && (*activation != Activation::Identity || residual) => {
+                "an activation or a sum right before the detection head"
+            }
+            // What it lacks to ReLU is no even function, so `Act::Gated` cannot say it.
+            Activation::LeakyRelu { .. } => "the activation LeakyReLU",
+            // It clips where 16 bits end, and a sum would have to reach further.
+            Activation::Relu6 if residual => "a sum after the activation ReLU6",
+            _ => continue,
+        };
+        return Err(QuantError::Unsupported { node: node.name.clone(), what: what.into() });
+    }
+    Ok(())
+}
+
+/// Whether a node feeds the detection head, which takes f32.
+fn feeds_detect(graph: &Graph, id: NodeId) -> bool {
+    graph.nodes.last().is_some_and(|last| last.inputs.contains(&id))
+}
+
+/// Where ReLU6 clips.
+const RELU6_TOP: f32 = 6.0;
 
 struct Builder<'a> {
     graph: &'a Graph,
@@ -64,7 +99,7 @@ impl Builder<'_> {
                 QOp::SqueezeExcite { reduced: se.reduced }
             }
             Op::Conv(conv) => {
-                let (act, output, quant) = self.output(id, conv.activation)?;
+                let (act, output, quant) = self.output(id, conv.activation);
                 own = quant;
                 let (weight, shape) = dense_if_grouped(&conv.weight, &conv.shape);
                 let kernel = quantise_kernel(
@@ -79,7 +114,7 @@ impl Builder<'_> {
                 QOp::Conv { shape, act, output }
             }
             Op::DynamicConv(conv) => {
-                let (act, output, quant) = self.output(id, conv.activation)?;
+                let (act, output, quant) = self.output(id, conv.activation);
                 own = quant;
                 let shape = self.experts(id, conv);
                 QOp::DynamicConv { shape, act, output, experts: conv.experts, routing: conv.routing }
@@ -114,41 +149,21 @@ impl Builder<'_> {
         self.tensors.insert(self.name(id, suffix), TensorData::F32(padded));
     }
 
-    /// Whether a node feeds the detection head, which takes f32.
-    fn feeds_detect(&self, id: NodeId) -> bool {
-        self.graph.nodes.last().is_some_and(|last| last.inputs.contains(&id))
-    }
-
     /// Activation, output kind and own quantisation of a convolution.
-    fn output(
-        &self,
-        id: NodeId,
-        activation: Activation,
-    ) -> Result<(QAct, QOutput, Option<ActQuant>), QuantError> {
-        let node = &self.graph.nodes[id];
-        if self.feeds_detect(id) {
-            if activation != Activation::Identity || node.inputs.len() > 1 {
-                return Err(QuantError::Unsupported {
-                    node: node.name.clone(),
-                    what: "an activation or a sum right before the detection head".into(),
-                });
-            }
-            return Ok((QAct::Identity, QOutput::Float, None));
+    fn output(&self, id: NodeId, activation: Activation) -> (QAct, QOutput, Option<ActQuant>) {
+        if feeds_detect(self.graph, id) {
+            return (QAct::Identity, QOutput::Float, None);
         }
         let full_scale = self.full_scale(id, activation);
         let act = match activation {
             Activation::Identity => QAct::Identity,
-            Activation::Relu => QAct::Relu,
-            Activation::Silu => {
-                let shift = gate::shift_for(full_scale, gate::SILU_REACH);
-                match gate::fit(gate::silu_gap, full_scale, shift) {
-                    Act::Gated { shift, poly } => QAct::Gated { shift, poly },
-                    Act::Identity | Act::Relu => QAct::Relu,
-                }
-            }
+            // `check` lets no LeakyReLU through.
+            Activation::Relu | Activation::Relu6 | Activation::LeakyRelu { .. } => QAct::Relu,
+            Activation::Silu => gated(gate::silu_gap, full_scale, gate::SILU_REACH),
+            Activation::Hardswish => gated(gate::hardswish_gap, full_scale, gate::HARDSWISH_REACH),
         };
         let unit = (full_scale / 32768.0) as f32;
-        Ok((act, QOutput::Int8 { unit }, Some(self.own_quant(id, full_scale as f32))))
+        (act, QOutput::Int8 { unit }, Some(self.own_quant(id, full_scale as f32)))
     }
 
     /// Real value that the 16-bit pre-activation's full scale stands for.
@@ -164,12 +179,11 @@ impl Builder<'_> {
             least = (least * 1.5).max(f64::from(step) * 260.0);
         }
         match activation {
-            Activation::Identity | Activation::Relu => least,
-            // A power of two times the gap's reach, so that the polynomial ends where the gap does.
-            Activation::Silu => (0..16)
-                .map(|k| gate::SILU_REACH * f64::from(1u32 << k))
-                .find(|&f| f >= least)
-                .unwrap_or(least),
+            Activation::Identity | Activation::Relu | Activation::LeakyRelu { .. } => least,
+            // Saturation to 16 bits is its upper end.
+            Activation::Relu6 => f64::from(RELU6_TOP),
+            Activation::Silu => beyond(gate::SILU_REACH, least),
+            Activation::Hardswish => beyond(gate::HARDSWISH_REACH, least),
         }
     }
 
@@ -177,7 +191,13 @@ impl Builder<'_> {
     /// whole fractions of it, so that the epilogue's multipliers are exact.
     fn own_quant(&self, id: NodeId, full_scale: f32) -> ActQuant {
         let mut quant = ActQuant::default();
+        let top = match &self.graph.nodes[id].op {
+            Op::Conv(Conv { activation: Activation::Relu6, .. })
+            | Op::DynamicConv(DynamicConv { activation: Activation::Relu6, .. }) => RELU6_TOP,
+            _ => f32::INFINITY,
+        };
         for (low, high) in self.ranges.channels(id) {
+            let high = high.min(top);
             let mut step = ((high - low) / 255.0).max(1e-9);
             if full_scale > 0.0 {
                 step = full_scale / (full_scale / step).floor().clamp(1.0, 32767.0);
@@ -226,6 +246,19 @@ impl Builder<'_> {
         self.floats(id, "routing_bias", &conv.routing_bias, 0.0);
         shape
     }
+}
+
+/// The activation that lacks `gap` to ReLU.
+fn gated(gap: impl Fn(f64) -> f64, full_scale: f64, reach: f64) -> QAct {
+    match gate::fit(gap, full_scale, gate::shift_for(full_scale, reach)) {
+        Act::Gated { shift, poly } => QAct::Gated { shift, poly },
+        Act::Identity | Act::Relu => QAct::Relu,
+    }
+}
+
+/// The least power of two times a gap's reach from `least` on, so that the polynomial ends where the gap does.
+fn beyond(reach: f64, least: f64) -> f64 {
+    (0..16).map(|k| reach * f64::from(1u32 << k)).find(|&f| f >= least).unwrap_or(least)
 }
 
 fn dense_if_grouped(weight: &[f32], shape: &ConvShape) -> (Vec<f32>, ConvShape) {

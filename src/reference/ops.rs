@@ -12,6 +12,11 @@ pub(super) fn activate(values: &mut [f32], activation: Activation) {
         Activation::Identity => {}
         Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
         Activation::Silu => values.iter_mut().for_each(|v| *v /= 1.0 + (-*v).exp()),
+        Activation::Relu6 => values.iter_mut().for_each(|v| *v = v.clamp(0.0, 6.0)),
+        Activation::Hardswish => values.iter_mut().for_each(|v| *v *= (*v + 3.0).clamp(0.0, 6.0) / 6.0),
+        Activation::LeakyRelu { slope } => {
+            values.iter_mut().for_each(|v| *v = if *v < 0.0 { *v * slope } else { *v });
+        }
     }
 }
 

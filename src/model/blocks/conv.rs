@@ -110,7 +110,15 @@ impl Builder<'_> {
         if class == "Sequential" {
             return Ok(Activation::Identity);
         }
-        activation_named(class)
+        let slope = || self.params.number(module, "negative_slope").map(|slope| slope as f32);
+        let known = match activation_named(class) {
+            Some(Activation::LeakyRelu { slope: usual }) => {
+                Some(Activation::LeakyRelu { slope: slope().unwrap_or(usual) })
+            }
+            other => other,
+        };
+        known
+            .filter(Activation::is_finite)
             .ok_or_else(|| BuildError::Activation { layer: module.to_string(), found: class.to_string() })
     }
 
@@ -146,6 +154,14 @@ impl Builder<'_> {
         expected: bool,
     ) -> Result<Option<Vec<f32>>, BuildError> {
         let key = format!("{}.bias", parts.conv);
+        let per_expert = |expert: usize| format!("{}.experts.{expert}.bias", parts.conv);
+        if let (&[experts, channels], true) = (shape, self.has(&per_expert(0))) {
+            let mut all = Vec::new();
+            for expert in 0..experts {
+                all.extend(self.parameter(&per_expert(expert), &[channels])?);
+            }
+            return Ok(Some(all));
+        }
         if !expected && self.params.shape(&key).is_none() {
             return Ok(None);
         }
@@ -155,8 +171,8 @@ impl Builder<'_> {
     /// Batch norm, unless the checkpoint has it fused: a bias, and no norm of that name.
     fn norm(&mut self, parts: &Parts, channels: usize) -> Result<Option<Affine>, BuildError> {
         let Some(module) = parts.norm else { return Ok(None) };
-        let fused = self.params.shape(&format!("{}.bias", parts.conv)).is_some()
-            && self.params.shape(&format!("{module}.weight")).is_none();
+        let biased = ["bias", "experts.0.bias"].iter().any(|key| self.has(&format!("{}.{key}", parts.conv)));
+        let fused = biased && !self.has(&format!("{module}.weight"));
         if fused {
             return Ok(None);
         }

@@ -50,9 +50,27 @@ pub enum BuildError {
         /// What would fit.
         expected: String,
     },
+    /// More dynamic convolutions in a block than it can hold.
+    #[error("layer {layer} holds {found} DynamicConvs, expected {expected}")]
+    Holds {
+        /// The layer.
+        layer: String,
+        /// How many it holds.
+        found: usize,
+        /// What would fit.
+        expected: String,
+    },
+    /// A head with anchors (YOLOv3 to YOLOv7).
+    #[error(
+        "layer {layer} is a YOLOv5 head with anchors (`m.0`); only YOLOv8's anchor-free Detect can be converted, as in yolov5nu.pt and in models that Ultralytics 8 trains"
+    )]
+    Anchors {
+        /// The layer.
+        layer: String,
+    },
     /// An activation that Ghostlight does not know.
     #[error(
-        "layer {layer} uses the activation `{found}`; SiLU, ReLU and Identity are known, retrain with one of them"
+        "layer {layer} uses the activation `{found}`; SiLU, ReLU, ReLU6, LeakyReLU, Hardswish and Identity are known, retrain with one of them"
     )]
     Activation {
         /// The layer.

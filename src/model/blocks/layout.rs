@@ -6,12 +6,19 @@
 //! | bare dynamic | `routing.*`, `cond_conv.weight`; no norm, no activation |
 //! | flat dynamic | as bare, and `bn.*`, activation `act`; routing by softmax |
 //! | wrapped dynamic | `conv.0.routing.*`, `conv.0.cond_conv.weight`, norm `conv.1.*`, activation `conv.2` |
+//! | held dynamic | `NAME.routing.*` under any one name; norm `bn.*`, activation `act`, where there are any |
+//!
+//! In each, `cond_conv.weight` may be a list: `cond_conv.experts.N.weight`, or `experts.N.weight`.
+//! Routing by softmax clamped to [1e-8, 1] is taken as softmax: the clamp moves no weight by more.
 
 use super::Builder;
 use super::args::Window;
 use super::conv::{DynamicOptions, Parts};
 use super::error::BuildError;
 use crate::model::graph::{Activation, ConvShape, NodeId, Padding, RoutingKind};
+
+/// What tells a dynamic convolution, below its own path.
+const ROUTING: &str = "routing.weight";
 
 /// Channels and window of a convolution block.
 #[derive(Debug, Clone, Copy)]
@@ -59,13 +66,19 @@ impl Builder<'_> {
         x: NodeId,
         geometry: Geometry,
     ) -> Result<NodeId, BuildError> {
+        self.conv_block_with(path, x, geometry, self.default_activation)
+    }
+
+    /// As [`Builder::conv_block`], with the activation where the source names none.
+    pub(super) fn conv_block_with(
+        &mut self,
+        path: &str,
+        x: NodeId,
+        geometry: Geometry,
+        default: Activation,
+    ) -> Result<NodeId, BuildError> {
         let (conv, norm, act) = (format!("{path}.conv"), format!("{path}.bn"), format!("{path}.act"));
-        let parts = Parts {
-            conv: &conv,
-            norm: Some(&norm),
-            activation: Some(&act),
-            default: self.default_activation,
-        };
+        let parts = Parts { conv: &conv, norm: Some(&norm), activation: Some(&act), default };
         self.conv(path, x, geometry.shape(self.channels(x)), &parts, false)
     }
 
@@ -103,6 +116,9 @@ impl Builder<'_> {
                 options,
             );
         }
+        if let Some(held) = self.held_dynamic(path)? {
+            return self.held_block(path, &held, x, geometry, options);
+        }
         if self.has(&format!("{path}.bn.weight")) {
             self.forms.insert("batch norm beside it (keys routing, bn), so softmax routing");
             let (norm, act) = (format!("{path}.bn"), format!("{path}.act"));
@@ -116,6 +132,54 @@ impl Builder<'_> {
         self.dynamic_at(path, path, None, x, geometry, options)
     }
 
+    /// Whether a dynamic convolution of any form lies at `path`.
+    pub(super) fn is_dynamic(&self, path: &str) -> bool {
+        self.has(&format!("{path}.routing.weight")) || !self.params.holders(path, ROUTING).is_empty()
+    }
+
+    /// The one dynamic convolution that a module at `path` holds under a name of its own.
+    fn held_dynamic(&self, path: &str) -> Result<Option<String>, BuildError> {
+        if self.has(&format!("{path}.routing.weight")) {
+            return Ok(None);
+        }
+        let mut holders = self.params.holders(path, ROUTING);
+        match holders.len() {
+            0 | 1 => Ok(holders.pop()),
+            found => {
+                let expected = "one DynamicConv in this block".to_string();
+                Err(BuildError::Holds { layer: path.to_string(), found, expected })
+            }
+        }
+    }
+
+    /// A dynamic convolution at `held`, below `path`; norm and activation follow it in its Sequential,
+    /// or lie beside it.
+    fn held_block(
+        &mut self,
+        path: &str,
+        held: &str,
+        x: NodeId,
+        geometry: Geometry,
+        options: DynamicOptions,
+    ) -> Result<NodeId, BuildError> {
+        let around = match held.strip_suffix(".0") {
+            Some(sequence) => [format!("{sequence}.1"), format!("{sequence}.2")],
+            None => {
+                let norm = ["bn", "bn1", "norm"].map(|name| format!("{path}.{name}"));
+                let norm = norm.into_iter().find(|norm| self.has(&format!("{norm}.weight")));
+                [norm.unwrap_or_default(), format!("{path}.act")]
+            }
+        };
+        let [norm, act] = around;
+        if self.has(&format!("{norm}.weight")) {
+            self.forms.insert("held under another name (keys NAME.routing), with batch norm");
+            let around = Some((norm.as_str(), act.as_str(), self.default_activation));
+            return self.dynamic_at(path, held, around, x, geometry, options);
+        }
+        self.forms.insert("held under another name (keys NAME.routing), no batch norm");
+        self.dynamic_at(path, held, None, x, geometry, options)
+    }
+
     /// A dynamic convolution called `name` whose `routing` and `cond_conv` lie in `module`, with
     /// norm, activation and its default beside it.
     pub(super) fn dynamic_at(
@@ -127,10 +191,15 @@ impl Builder<'_> {
         geometry: Geometry,
         options: DynamicOptions,
     ) -> Result<NodeId, BuildError> {
-        let conv = format!("{module}.cond_conv");
+        let direct = self.has(&format!("{module}.experts.0.weight"));
+        let conv = if direct { module.to_string() } else { format!("{module}.cond_conv") };
         let routing = format!("{module}.routing");
         if self.has(&format!("{conv}.experts.0.weight")) {
-            self.forms.insert("one tensor per expert (keys cond_conv.experts.N)");
+            let form = match direct {
+                true => "one tensor per expert (keys experts.N)",
+                false => "one tensor per expert (keys cond_conv.experts.N)",
+            };
+            self.forms.insert(form);
         }
         let parts = match around {
             Some((norm, act, default)) => {
@@ -154,9 +223,7 @@ impl Builder<'_> {
         x: NodeId,
         geometry: Geometry,
     ) -> Result<NodeId, BuildError> {
-        let dynamic =
-            self.has(&format!("{path}.conv.0.routing.weight")) || self.has(&format!("{path}.routing.weight"));
-        if dynamic {
+        if self.is_dynamic(path) {
             self.dynamic_block(path, x, geometry, DynamicOptions::default())
         } else {
             self.conv_block(path, x, geometry)

@@ -5,6 +5,7 @@ mod conv;
 mod error;
 mod ghost;
 mod layout;
+mod stock;
 mod yolo;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 pub use error::BuildError;
 
 use args::Args;
+use stock::Chain;
 
 use super::graph::{Activation, Graph, ModelInfo, Node, NodeId, Op, RoutingKind};
 use super::params::{Params, check_finite};
@@ -115,27 +117,44 @@ pub(crate) fn is_known(block: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
     Conv,
+    DwConv,
     DynamicConv,
     ConvBnAct,
+    GhostConv,
     GhostModule,
     GhostBottleneck,
+    C2,
     C2f,
     C2fDynamic,
+    C3,
+    C3Ghost,
     Bottleneck,
     Sppf,
     Upsample,
     Concat,
 }
 
+impl Block {
+    /// Whether the repeats of its row are its own, not those of a Sequential around it.
+    fn takes_repeats(self) -> bool {
+        matches!(self, Block::C2 | Block::C2f | Block::C2fDynamic | Block::C3 | Block::C3Ghost)
+    }
+}
+
 fn canonical(block: &str) -> Option<Block> {
     Some(match block {
         "Conv" => Block::Conv,
-        "DynamicConv" => Block::DynamicConv,
+        "DWConv" => Block::DwConv,
+        "DynamicConv" | "DynamicConv_Single" => Block::DynamicConv,
         "ConvBnAct" => Block::ConvBnAct,
+        "GhostConv" => Block::GhostConv,
         "GhostModule" => Block::GhostModule,
         "GhostBottleneck" => Block::GhostBottleneck,
+        "C2" => Block::C2,
         "C2f" => Block::C2f,
         "C2f_DynamicConv" | "C2f_GhostModule_DynamicConv" => Block::C2fDynamic,
+        "C3" => Block::C3,
+        "C3Ghost" => Block::C3Ghost,
         "Bottleneck" | "Bottleneck_DynamicConv" => Block::Bottleneck,
         "SPPF" => Block::Sppf,
         "nn.Upsample" | "Upsample" => Block::Upsample,
@@ -210,7 +229,7 @@ impl<'a> Builder<'a> {
         }
         let repeats = spec.scaled_repeats(row.repeats);
         let base = Args { layer, block: &row.block, values: &values };
-        if repeats == 1 || matches!(block, Some(Block::C2f | Block::C2fDynamic)) {
+        if repeats == 1 || block.is_some_and(Block::takes_repeats) {
             return self.block(base, repeats, inputs);
         }
         // Ultralytics puts other repeated blocks into a Sequential.
@@ -243,12 +262,18 @@ impl<'a> Builder<'a> {
         };
         match block {
             Block::Conv => self.conv_row(args, x),
+            Block::DwConv => self.depthwise_row(args, x),
             Block::DynamicConv => self.dynamic_row(args, x),
             Block::ConvBnAct => self.conv_bn_act_row(args, x),
+            Block::GhostConv => self.ghost_conv_row(args, x),
             Block::GhostModule => self.ghost_module_row(args, x),
+            Block::GhostBottleneck if self.is_stock_ghost(args.layer) => self.stock_ghost_row(args, x),
             Block::GhostBottleneck => self.ghost_bottleneck_row(args, x),
+            Block::C2 => self.c2_row(args, repeats, x),
             Block::C2f => self.c2f_row(args, repeats, x, false),
             Block::C2fDynamic => self.c2f_row(args, repeats, x, true),
+            Block::C3 => self.c3_row(args, repeats, x, Chain::Bottlenecks),
+            Block::C3Ghost => self.c3_row(args, repeats, x, Chain::Ghosts),
             Block::Bottleneck => self.bottleneck_row(args, x),
             Block::Sppf => self.sppf_row(args, x),
             Block::Upsample => self.upsample_row(args, x),
@@ -283,9 +308,7 @@ impl<'a> Builder<'a> {
 
     /// Whether a convolution of any form lies at `path`.
     fn has_any(&self, path: &str) -> bool {
-        ["conv.weight", "conv.0.routing.weight", "routing.weight"]
-            .iter()
-            .any(|key| self.has(&format!("{path}.{key}")))
+        self.has(&format!("{path}.conv.weight")) || self.is_dynamic(path)
     }
 
     /// A trained tensor, counted.
@@ -300,7 +323,7 @@ impl<'a> Builder<'a> {
 /// Which family an unknown block belongs to, and what to use.
 pub(crate) fn advice(block: &str) -> &'static str {
     match block {
-        "C3" | "BottleneckCSP" | "Focus" | "SPP" | "C3TR" | "C3Ghost" => {
+        "BottleneckCSP" | "Focus" | "SPP" | "C3TR" | "C3x" => {
             "a YOLOv5 block; train a YOLOv8 detector and convert that"
         }
         "C3k2" | "C2PSA" | "C3k" | "A2C2f" => {

@@ -16,7 +16,7 @@ impl Builder<'_> {
             Window { kernel: args.window(1, 1)?, stride: args.window(2, 1)?, dilation: args.window(5, 1)? };
         let padding = args.padding(3, window, false)?;
         let geometry = Geometry { c_out: args.channels(0)?, window, padding, groups: args.size(4, 1)? };
-        self.conv_block(args.layer, x, geometry)
+        self.conv_block_with(args.layer, x, geometry, self.row_activation(args, 6))
     }
 
     /// Row `[c2, k, s, p, d, g, bias, experts]`.
@@ -50,7 +50,11 @@ impl Builder<'_> {
         for i in 0..repeats {
             let inner = format!("{path}.m.{i}");
             last = if bottlenecks {
-                self.bottleneck(&inner, last, Inner { c_out: c, hidden: c, groups, shortcut })?
+                self.bottleneck(
+                    &inner,
+                    last,
+                    Inner { c_out: c, hidden: c, groups, shortcut, kernels: [3, 3] },
+                )?
             } else {
                 self.ghost_module(&inner, last, Ghost::new(c, Activation::Relu))?
             };
@@ -65,13 +69,31 @@ impl Builder<'_> {
     pub(super) fn bottleneck_row(&mut self, args: Args, x: NodeId) -> Result<NodeId, BuildError> {
         let c_out = args.channels(0)?;
         let hidden = self.hidden(args, c_out, args.ratio(4, 0.5)?)?;
-        let inner = Inner { c_out, hidden, groups: args.size(2, 1)?, shortcut: args.flag(1, true)? };
+        let kernels = match args.values.get(3) {
+            None | Some(Value::Null) => [3, 3],
+            Some(Value::List(pair)) if pair.len() == 2 => {
+                let pair = Args { values: pair, ..args };
+                [pair.window(0, 3)?, pair.window(1, 3)?]
+            }
+            Some(other) => {
+                return Err(BuildError::Argument {
+                    layer: args.layer.to_string(),
+                    block: args.block.to_string(),
+                    index: 3,
+                    expected: "two kernels, as in [3, 3]",
+                    found: format!("{other:?}").chars().take(80).collect(),
+                });
+            }
+        };
+        let inner = Inner { c_out, hidden, groups: args.size(2, 1)?, shortcut: args.flag(1, true)?, kernels };
         self.bottleneck(args.layer, x, inner)
     }
 
-    fn bottleneck(&mut self, path: &str, x: NodeId, inner: Inner) -> Result<NodeId, BuildError> {
-        let first = self.any_conv(&format!("{path}.cv1"), x, Geometry::new(inner.hidden, 3, 1))?;
-        let geometry = Geometry::new(inner.c_out, 3, 1).grouped(inner.groups);
+    /// Two convolutions, and the sum with their input where it is asked for and fits.
+    pub(super) fn bottleneck(&mut self, path: &str, x: NodeId, inner: Inner) -> Result<NodeId, BuildError> {
+        let first =
+            self.any_conv(&format!("{path}.cv1"), x, Geometry::new(inner.hidden, inner.kernels[0], 1))?;
+        let geometry = Geometry::new(inner.c_out, inner.kernels[1], 1).grouped(inner.groups);
         let second = self.any_conv(&format!("{path}.cv2"), first, geometry)?;
         let fits = self.channels(x) == inner.c_out;
         let add = self.params.number(path, "add").map_or(inner.shortcut, |add| add != 0.0);
@@ -81,7 +103,7 @@ impl Builder<'_> {
         Ok(self.push(&format!("{path}.add"), Op::Add, vec![second, x], inner.c_out))
     }
 
-    fn hidden(&self, args: Args, c_out: usize, expansion: f64) -> Result<usize, BuildError> {
+    pub(super) fn hidden(&self, args: Args, c_out: usize, expansion: f64) -> Result<usize, BuildError> {
         let c = (c_out as f64 * expansion) as usize;
         if c == 0 || c > 65_536 {
             let expected = "1 to 65536 inner channels".to_string();
@@ -90,7 +112,7 @@ impl Builder<'_> {
         Ok(c)
     }
 
-    /// Row `[c2, k]`: `cv1`, three max poolings in a row, all four into `cv2`.
+    /// Row `[c2, k, n, shortcut]`: `cv1`, three max poolings in a row, all four into `cv2`.
     pub(super) fn sppf_row(&mut self, args: Args, x: NodeId) -> Result<NodeId, BuildError> {
         let (path, c_out, kernel) = (args.layer, args.channels(0)?, args.window(1, 5)?);
         if kernel % 2 == 0 {
@@ -98,15 +120,20 @@ impl Builder<'_> {
             return Err(BuildError::Channels { layer: path.to_string(), found: kernel, expected });
         }
         let c = (self.channels(x) / 2).max(1);
-        let mut parts = vec![self.conv_block(&format!("{path}.cv1"), x, Geometry::new(c, 1, 1))?];
-        let pools = self.params.number(path, "n").map_or(3, |n| n.clamp(1.0, 16.0) as usize);
+        // Rows that name the poolings are those of YOLO26, whose first convolution has no activation.
+        let default = if args.values.len() > 2 { Activation::Identity } else { self.default_activation };
+        let first = self.conv_block_with(&format!("{path}.cv1"), x, Geometry::new(c, 1, 1), default)?;
+        let mut parts = vec![first];
+        let asked = args.window(2, 3)?.min(16);
+        let pools = self.params.number(path, "n").map_or(asked, |n| n.clamp(1.0, 16.0) as usize);
         for i in 0..pools {
             let last = parts[i];
             parts.push(self.push(&format!("{path}.m.{i}"), Op::MaxPool { kernel }, vec![last], c));
         }
         let all = self.push(&format!("{path}.concat"), Op::Concat, parts, (pools + 1) * c);
         let y = self.conv_block(&format!("{path}.cv2"), all, Geometry::new(c_out, 1, 1))?;
-        if self.params.number(path, "add") != Some(1.0) {
+        let asked = args.flag(3, false)? && self.channels(x) == c_out;
+        if !self.params.number(path, "add").map_or(asked, |add| add == 1.0) {
             return Ok(y);
         }
         Ok(self.push(&format!("{path}.add"), Op::Add, vec![y, x], c_out))
@@ -166,6 +193,9 @@ impl Builder<'_> {
         if self.has(&format!("{path}.one2one_cv2.0.2.weight")) {
             return Err(BuildError::EndToEnd { layer: path.to_string() });
         }
+        if self.has(&format!("{path}.m.0.weight")) {
+            return Err(BuildError::Anchors { layer: path.to_string() });
+        }
         let first = levels.first().map_or(0, |&l| self.channels(l));
         let box_channels = (first / 4).max(4 * reg_max).max(16);
         let class_channels = first.max(classes.min(100));
@@ -216,9 +246,15 @@ impl Builder<'_> {
 
 /// Arguments of a bottleneck.
 #[derive(Debug, Clone, Copy)]
-struct Inner {
-    c_out: usize,
-    hidden: usize,
-    groups: usize,
-    shortcut: bool,
+pub(super) struct Inner {
+    /// Output channels.
+    pub c_out: usize,
+    /// Channels between the convolutions.
+    pub hidden: usize,
+    /// Groups of the second convolution.
+    pub groups: usize,
+    /// Whether the input is added.
+    pub shortcut: bool,
+    /// Kernels of both convolutions.
+    pub kernels: [usize; 2],
 }

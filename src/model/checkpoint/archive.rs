@@ -111,7 +111,9 @@ fn check_signature<R: Read + Seek>(reader: &mut R, len: u64) -> Result<(), Check
             "it is a Git LFS pointer, fetch the real file"
         }
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => "it is a TFLite model",
-        [_, _, _, _, _, _, _, _, b'{', b'"', ..] => "it is a safetensors file",
+        [_, _, _, _, _, _, _, _, b'{', b'"', ..] => {
+            "it is a safetensors file, give `convert` its model file with --yaml"
+        }
         [b'<', ..] => "it is a web page",
         _ => "its first bytes are not PK",
     };

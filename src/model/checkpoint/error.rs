@@ -79,9 +79,15 @@ pub enum CheckpointError {
     Pickle(#[from] PickleError),
     /// Tensors without a model.
     #[error(
-        "holds tensors alone (a state dict), without the module tree, yaml and names; save the whole checkpoint as Ultralytics does, torch.save({{'model': model}}, …)"
+        "holds tensors alone (a state dict), without the module tree, yaml and names; save the whole checkpoint as Ultralytics does, torch.save({{'model': model}}, …), or the tensors as safetensors and give the model file with --yaml"
     )]
     StateDictOnly,
+    /// A safetensors file that is broken, or none.
+    #[error("not a sound safetensors file ({reason}); save the state dict with safetensors.torch.save_file")]
+    Safetensors {
+        /// What its reader says.
+        reason: String,
+    },
     /// Neither `ema` nor `model`.
     #[error(
         "no model in it: `ema` and `model` are missing or empty, found {found}; give the .pt file that training wrote"

@@ -1,11 +1,14 @@
 //! PyTorch checkpoints (`.pt`) as Ultralytics writes them: a pickled module tree in a zip archive.
 //!
+//! A state dict in a safetensors file is read with the model's YAML beside it: [`read_state`].
+//!
 //! Nothing of the pickle is executed ([`super::pickle`]); sizes are checked against the file before
 //! memory is asked for; checksums are verified.
 
 mod archive;
 mod error;
 mod source;
+mod state;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -14,10 +17,11 @@ use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 pub use error::CheckpointError;
+pub use state::read_state;
 
 use super::blocks::{self, BuildError, BuildOptions};
 use super::graph::Graph;
-use super::params::ParamsError;
+use super::params::{Params, ParamsError};
 use super::pickle::{self, Id, Limits, Pickle, Value};
 use super::spec::{ModelSpec, class_names};
 use super::yaml;
@@ -59,8 +63,8 @@ pub fn read(reader: impl Read + Seek, options: BuildOptions) -> Result<Graph, Ch
     check_layers(&source)?;
     description.check_task()?;
     let spec = description.spec()?;
-    let mut graph = build(&spec, &mut source, options)?;
-    graph.info.input_size = description.input_size();
+    let mut graph = build(&spec, &mut source, Source::rewind, options)?;
+    graph.info.input_size = whole_cells(description.input_size(), &graph);
     if !graph.info.dialect.is_empty() {
         graph.info.dialect += &classes_of_dynamic(&source);
     }
@@ -68,9 +72,11 @@ pub fn read(reader: impl Read + Seek, options: BuildOptions) -> Result<Graph, Ch
 }
 
 /// Builds; where a layer has as many channels as there are classes, both readings of it are tried.
-fn build<R: Read + Seek>(
+/// `again` readies the source for the second.
+fn build<P: Params>(
     spec: &ModelSpec,
-    source: &mut Source<R>,
+    source: &mut P,
+    again: impl Fn(&mut P),
     options: BuildOptions,
 ) -> Result<Graph, CheckpointError> {
     let first = blocks::build_with(spec, source, options);
@@ -78,12 +84,18 @@ fn build<R: Read + Seek>(
     let ambiguous = spec.rows.iter().any(|row| row.args.first() == Some(&channels));
     match first {
         Err(BuildError::Params(ParamsError::Shape { .. })) if ambiguous => {
-            source.rewind();
+            again(source);
             let spec = ModelSpec { keep_class_width: true, ..spec.clone() };
             Ok(blocks::build_with(&spec, source, options)?)
         }
         other => Ok(other?),
     }
+}
+
+/// A size rounded up to whole cells of the coarsest level, at least the usual step.
+fn whole_cells(size: [usize; 2], graph: &Graph) -> [usize; 2] {
+    let coarsest = graph.detect().and_then(|d| d.strides.iter().max().copied()).unwrap_or(1);
+    size.map(|side| side.next_multiple_of(coarsest.clamp(SIZE_STEP, MAX_SIZE as usize)))
 }
 
 /// The module tree's root: `ema` where training kept one, else `model`, else the root itself.
@@ -208,6 +220,9 @@ fn check_layers<R: Read + Seek>(source: &Source<R>) -> Result<(), CheckpointErro
     for i in 0.. {
         let layer = format!("model.{i}");
         let Some((_, class)) = source.tree.classes.get(&layer) else { return Ok(()) };
+        if source.shape(&format!("{layer}.m.0.weight")).is_some() {
+            return Err(BuildError::Anchors { layer }.into());
+        }
         if class != "Detect" && class != "Sequential" && !blocks::is_known(class) {
             let (block, advice) = (class.clone(), blocks::advice(class));
             return Err(BuildError::UnknownBlock { layer, block, advice }.into());

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::archive::Archive;
 use super::tree::{Dtype, TensorRef, Tree};
-use crate::model::params::{Params, ParamsError, check_shape};
+use crate::model::params::{Params, ParamsError, check_shape, holders_in};
 
 /// Module tree and archive together.
 pub(super) struct Source<R> {
@@ -70,6 +70,10 @@ impl<R: Read + Seek> Params for Source<R> {
         self.tree.tensors.get(key).map(|t| t.shape.as_slice())
     }
 
+    fn holders(&self, path: &str, suffix: &str) -> Vec<String> {
+        holders_in(&self.tree.tensors, path, suffix)
+    }
+
     fn class(&self, module: &str) -> Option<&str> {
         self.tree.classes.get(module).map(|(_, class)| class.as_str())
     }
@@ -119,7 +123,7 @@ fn gather(bytes: &[u8], tensor: &TensorRef, len: usize) -> Vec<f32> {
 }
 
 /// One element from its little-endian bytes, as many as its type has.
-fn element(bytes: &[u8], dtype: Dtype) -> f32 {
+pub(super) fn element(bytes: &[u8], dtype: Dtype) -> f32 {
     let bits = bytes.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     match dtype {
         Dtype::F16 => f16::from_bits(bits as u16).to_f32(),

@@ -17,7 +17,7 @@ const MAX_PATH: usize = 512;
 /// Most entries looked at: modules may share one large dictionary. YOLOv8x takes some 200,000.
 const MAX_WORK: usize = 20_000_000;
 /// Attributes of modules that blocks ask for.
-const ATTRIBUTES: [&str; 3] = ["eps", "add", "n"];
+const ATTRIBUTES: [&str; 4] = ["eps", "add", "n", "negative_slope"];
 /// Most values and deepest nesting of a `yaml`, `names` or `args` dictionary.
 const MAX_DICT: (usize, usize) = (100_000, 12);
 
