@@ -1,0 +1,97 @@
+"""Train a detector from a YAML file with stock Ultralytics and the dynamic blocks.
+
+The usual recipe: 640, 150 epochs, SGD, mosaic off for the last ten. The same command resumes OUT/weights/last.pt.
+On a CPU with bf16 the forward and backward pass run in it, about twice as fast; validation stays in float32.
+
+    python train.py ../yolov8-c2f-dynamicconv.yaml --scale n --data cards/data.yaml --out runs/cards
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import blocks  # noqa: F401  registers the blocks
+import torch
+import yaml
+from ultralytics import YOLO
+from ultralytics.nn import tasks
+
+
+def to_float(value):
+    """Every tensor in nested dicts, lists and tuples as float32."""
+    if isinstance(value, dict):
+        return {k: to_float(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_float(v) for v in value)
+    return value.float() if torch.is_tensor(value) else value
+
+
+def train_in_bf16():
+    """Run the layers in bf16 while training. The loss gets float32: boxes have too few digits in bf16."""
+    plain = tasks.DetectionModel._predict_once
+
+    def predict(self, x, *args, **kwargs):
+        if not self.training:
+            return plain(self, x, *args, **kwargs)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return to_float(plain(self, x, *args, **kwargs))
+
+    tasks.DetectionModel._predict_once = predict
+
+
+def with_absolute_path(data, out):
+    """A copy of data.yaml that works from any folder: its relative `path` is meant from where it lies."""
+    data = Path(data).resolve()
+    content = yaml.safe_load(data.read_text())
+    content["path"] = str((data.parent / content.get("path", ".")).resolve())
+    copy = Path(out) / data.name
+    copy.write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(copy)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="YAML file (yolov8*.yaml), or a .pt to start from")
+    parser.add_argument("--scale", default="n", choices="nsmlx", help="size, for a YAML file")
+    parser.add_argument("--data", required=True, help="data.yaml as Ultralytics has it")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--optimizer", default="SGD")
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="for the CPU")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.device == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        train_in_bf16()
+    out = Path(args.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    last = out / "weights" / "last.pt"
+    if last.exists():
+        YOLO(last).train(resume=True)
+        return
+    model = Path(args.model)
+    if model.suffix == ".yaml":  # Ultralytics reads the size from the name: yolov8n-x.yaml is yolov8-x.yaml at n
+        model = model.with_name(re.sub(r"^(yolov8)(?=[-.])", rf"\1{args.scale}", model.name))
+    YOLO(model, task="detect").train(
+        data=with_absolute_path(args.data, out),
+        imgsz=args.size,
+        epochs=args.epochs,
+        batch=args.batch,
+        optimizer=args.optimizer,
+        lr0=args.lr,
+        close_mosaic=10,
+        device=args.device,
+        workers=args.workers,
+        project=str(out.parent),
+        name=out.name,
+        exist_ok=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
