@@ -1,41 +1,9 @@
-//! `exp` and its kin without libm, so that the same numbers come out on every machine.
-//!
-//! Only IEEE additions, multiplications and roundings, never contracted (Rust does not contract).
+//! [`crate::math`]'s functions for single precision, and the threshold in the heads' own terms.
 
-/// `ln 2` in two parts: the first has 15 significant bits, so that `n * HIGH` is exact for `|n| < 2^9`.
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
-
-/// `e^x` within 2 units in the last place; 0 below -87, infinity above 88.7, NaN stays NaN.
-///
-/// Cody and Waite's reduction `x = n ln2 + r`, `|r| <= ln2 / 2`, then `e^r`'s Taylor sum to the 7th power
-/// (its remainder there is below 6e-9).
+/// `e^x`, the nearest f32 to [`crate::math::exp`].
 #[inline]
 pub fn exp(x: f32) -> f32 {
-    if x < -87.0 {
-        return 0.0;
-    }
-    if x > 88.7 {
-        return f32::INFINITY;
-    }
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let tail = 1.0 / 5_040.0;
-    let tail = tail * r + 1.0 / 720.0;
-    let tail = tail * r + 1.0 / 120.0;
-    let tail = tail * r + 1.0 / 24.0;
-    let tail = tail * r + 1.0 / 6.0;
-    let tail = tail * r + 0.5;
-    let sum = (tail * r * r + r) + 1.0;
-    // n is in -126..=128 (NaN casts to 0); two factors keep each exponent in range.
-    let n = n as i32;
-    sum * power_of_two(n / 2) * power_of_two(n - n / 2)
-}
-
-/// `2^n` for `n` in `-126..=127`.
-#[inline]
-fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) as u32) << 23)
+    crate::math::exp(f64::from(x)) as f32
 }
 
 /// `1 / (1 + e^-x)`
