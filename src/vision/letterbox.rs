@@ -240,7 +240,14 @@ impl Letterbox {
         let tap = self.rows[y];
         let first = self.strip(picture, tap.first, tap.second);
         let second = self.strip(picture, tap.second, tap.first);
-        blend(&self.strips[first], &self.strips[second], tap.weights, offset, target);
+        let weights = tap.weights.map(i32::from);
+        let pairs = self.strips[first].iter().zip(&self.strips[second]);
+        for (byte, (&a, &b)) in target.iter_mut().zip(pairs) {
+            let high = |value: i16, weight: i32| (i32::from(value) * weight) >> 16;
+            // At most (255 * 4 + 2) >> 2 = 255: no clamp is needed.
+            let value = (high(a, weights[0]) + high(b, weights[1]) + 2) >> 2;
+            *byte = (value as u8).wrapping_sub(offset);
+        }
     }
 
     /// The strip that holds source row `row`, computed unless present; `keep` is not overwritten.
@@ -250,27 +257,16 @@ impl Letterbox {
         }
         let strip = usize::from(self.held[0] == Some(keep));
         let start = row * picture.stride;
-        let (source, _) = picture.bytes[start..start + 3 * picture.size.width].as_chunks::<3>();
-        let (target, _) = self.strips[strip].as_chunks_mut::<PIXEL>();
-        for (pixel, tap) in target.iter_mut().zip(&self.columns) {
-            let (a, b) = (source[tap.first], source[tap.second]);
+        let source = &picture.bytes[start..start + 3 * picture.size.width];
+        for (target, tap) in self.strips[strip].chunks_exact_mut(PIXEL).zip(&self.columns) {
+            let (a, b) = (&source[3 * tap.first..][..3], &source[3 * tap.second..][..3]);
             let [wa, wb] = tap.weights.map(i32::from);
-            let mix = |a: u8, b: u8| ((i32::from(a) * wa + i32::from(b) * wb) >> 4) as i16;
-            *pixel = [mix(a[0], b[0]), mix(a[1], b[1]), mix(a[2], b[2]), 0];
+            for channel in 0..3 {
+                target[channel] = ((i32::from(a[channel]) * wa + i32::from(b[channel]) * wb) >> 4) as i16;
+            }
         }
         self.held[strip] = Some(row);
         strip
-    }
-}
-
-/// The vertical sum of two strips, less `offset`; all three slices have the same length.
-fn blend(above: &[i16], below: &[i16], weights: [i16; 2], offset: u8, target: &mut [u8]) {
-    // Kept in 16 bits throughout: one multiply-high instruction for each weight.
-    let high = |value: i16, weight: i16| ((i32::from(value) * i32::from(weight)) >> 16) as i16;
-    for (byte, (&a, &b)) in target.iter_mut().zip(above.iter().zip(below)) {
-        // At most (255 * 4 + 2) >> 2 = 255: no clamp is needed.
-        let value = (high(a, weights[0]) + high(b, weights[1]) + 2) >> 2;
-        *byte = (value as u8).wrapping_sub(offset);
     }
 }
 
