@@ -12,6 +12,7 @@ use ghostlight::engine::Engine;
 use ghostlight::kernels;
 use ghostlight::model::checkpoint;
 use ghostlight::quant::{Request, convert};
+use ghostlight::vision::detect::iou;
 use ghostlight::vision::{Detection, NmsOptions, Pixels, Size, decode_image};
 use ghostlight::weights::Model;
 
@@ -31,17 +32,16 @@ fn pictures(folder: &Path, count: usize) -> Vec<PathBuf> {
     (0..count).map(|i| all[i * all.len() / count].clone()).collect()
 }
 
-fn iou(a: &Detection, b: &Detection) -> f32 {
-    let w = (a.x2.min(b.x2) - a.x1.max(b.x1)).max(0.0);
-    let h = (a.y2.min(b.y2) - a.y1.max(b.y1)).max(0.0);
-    let area = |d: &Detection| (d.x2 - d.x1) * (d.y2 - d.y1);
-    w * h / (area(a) + area(b) - w * h)
+fn corners(d: &Detection) -> [f32; 4] {
+    [d.x1, d.y1, d.x2, d.y2]
 }
 
 /// Of `wanted` with confidence at least 0.3: how many there are, and how many `found` (0.2) has.
 fn matched(wanted: &[Detection], found: &[Detection], least: f32) -> (usize, usize) {
     let sure: Vec<&Detection> = wanted.iter().filter(|d| d.confidence >= 0.3).collect();
-    let hit = |d: &Detection| found.iter().any(|f| f.class_id == d.class_id && iou(d, f) >= least);
+    let hit = |d: &Detection| {
+        found.iter().any(|f| f.class_id == d.class_id && iou(corners(d), corners(f)) >= least)
+    };
     (sure.len(), sure.iter().filter(|d| hit(d)).count())
 }
 

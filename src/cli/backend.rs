@@ -130,10 +130,9 @@ fn open_int8(
 ) -> Result<Box<dyn Runner>, CliError> {
     let kernels = kernel(args.kernel.as_deref())?;
     let model = Arc::new(open_model(path)?);
-    let (own, id) = (model.info.input_size, model.id());
+    let (input, id) = (input_size(args, model.info.input_size), model.id());
     let engine = Engine::new(model, kernels, threads).map_err(|e| CliError::data(path, &e))?;
     log::info!("{}: {id}, kernel {}, {threads} threads", path.display(), kernels.name());
-    let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
     Ok(Box::new(Int8 { detector: Detector::new(engine, fit(input)), input, id }))
 }
 
@@ -151,10 +150,14 @@ fn open_reference(
     fit: impl Fn(Size) -> Fit,
 ) -> Result<Box<dyn Runner>, CliError> {
     let graph = checkpoint::load(path).map_err(|e| CliError::data(path, &e))?;
-    let own = graph.info.input_size;
-    let input = args.imgsz.unwrap_or(Size { width: own[1], height: own[0] });
+    let input = input_size(args, graph.info.input_size);
     let detector = ReferenceDetector::new(&graph, fit(input)).map_err(|e| CliError::data(path, &e))?;
     Ok(Box::new(F32 { detector, input, name: graph.info.name, classes: graph.info.classes }))
+}
+
+/// The input size asked for, else the model's own `[height, width]`.
+fn input_size(args: &ModelArgs, [height, width]: [usize; 2]) -> Size {
+    args.imgsz.unwrap_or(Size { width, height })
 }
 
 /// A square asks for the smallest rectangle within it; another size is meant as it is.

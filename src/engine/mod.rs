@@ -216,7 +216,7 @@ impl Engine {
         if matches!(node.op, QOp::Detect(_)) {
             return None;
         }
-        if place::is_float(node) {
+        if node.is_float() {
             return Some(self.floats(view).to_vec());
         }
         let quant = self.model.quant(id);
@@ -256,11 +256,11 @@ impl Step<'_> {
         match (&node.op, prepared) {
             (QOp::Conv { shape, .. }, Prepared::Dense(dense)) => {
                 let weights = dense.weights.get(self.model, node);
-                dense.run(self, shape, weights)
+                prepare::dense(self, shape, weights, &dense.pad_row, &dense.requant)
             }
             (QOp::Conv { shape, .. }, Prepared::Depthwise(depthwise)) => {
                 let weights = self.model.i8s(node, "weight");
-                depthwise.run(self, shape, weights)
+                prepare::depthwise(self, shape, weights, &depthwise.pad_row, &depthwise.requant)
             }
             (QOp::DynamicConv { shape, .. }, Prepared::Dynamic(dynamic)) => dynamic.run(self, shape, mixed),
             (QOp::Add, Prepared::Add(affine)) => {

@@ -8,7 +8,7 @@
 use super::EngineError;
 use crate::kernels::View;
 use crate::model::graph::{ConvShape, NodeId};
-use crate::weights::graph::{QGraph, QNode, QOp, QOutput};
+use crate::weights::graph::{QGraph, QNode, QOp};
 
 /// Bytes of an input pixel: R, G, B and one that weights ignore.
 pub const INPUT_STRIDE: usize = 4;
@@ -98,22 +98,14 @@ pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Res
     Ok(Placement { views, arena_len, copies })
 }
 
-/// Whether a node's output is f32.
-pub fn is_float(node: &QNode) -> bool {
-    matches!(
-        node.op,
-        QOp::Conv { output: QOutput::Float, .. } | QOp::DynamicConv { output: QOutput::Float, .. }
-    )
-}
-
 fn element(node: &QNode) -> usize {
-    if is_float(node) { 4 } else { 1 }
+    if node.is_float() { 4 } else { 1 }
 }
 
 fn pixel_stride(node: &QNode) -> usize {
     match node.op {
         QOp::Input => INPUT_STRIDE,
-        _ if is_float(node) => 4 * node.channels,
+        _ if node.is_float() => 4 * node.channels,
         _ => node.channels.next_multiple_of(4),
     }
 }
@@ -359,8 +351,11 @@ mod tests {
             groups: 1,
             padding: crate::model::graph::Padding::Fixed(0),
         };
-        let conv =
-            QOp::Conv { shape, act: crate::weights::graph::QAct::Relu, output: QOutput::Int8 { unit: 1.0 } };
+        let conv = QOp::Conv {
+            shape,
+            act: crate::weights::graph::QAct::Relu,
+            output: crate::weights::graph::QOutput::Int8 { unit: 1.0 },
+        };
         let nodes = vec![
             node(QOp::Input, &[], 3),
             node(QOp::MaxPool { kernel: 3 }, &[0], 8),

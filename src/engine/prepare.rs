@@ -84,13 +84,6 @@ pub struct Dense {
     pub pad_row: Vec<u8>,
 }
 
-impl Dense {
-    /// Runs on the step's views with the given weights.
-    pub(super) fn run(&self, step: &mut Step<'_>, shape: &ConvShape, weights: &[i8]) -> Result<(), OpError> {
-        dense(step, shape, weights, &self.pad_row, &self.requant)
-    }
-}
-
 /// Runs a dense convolution of the step's node.
 pub(super) fn dense(
     step: &mut Step<'_>,
@@ -125,13 +118,6 @@ pub struct Depthwise {
     pub requant: Requant,
     /// Stored zero points of the input.
     pub pad_row: Vec<u8>,
-}
-
-impl Depthwise {
-    /// Runs on the step's views with the given weights.
-    pub(super) fn run(&self, step: &mut Step<'_>, shape: &ConvShape, weights: &[i8]) -> Result<(), OpError> {
-        depthwise(step, shape, weights, &self.pad_row, &self.requant)
-    }
 }
 
 /// Runs a depthwise convolution of the step's node.

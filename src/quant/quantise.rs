@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use super::QuantError;
 use super::gate;
 use super::ranges::Ranges;
-use super::weights::{QuantisedKernel, bias_floor, dense_from_grouped, quantise as quantise_kernel};
+use super::weights::{
+    LEAST_SCALE, QuantisedKernel, bias_floor, dense_from_grouped, quantise as quantise_kernel,
+};
 use crate::kernels::{Act, Layout, pack};
 use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeId, Op};
 use crate::weights::graph::{ActQuant, QAct, QGraph, QNode, QOp, QOutput, inherited};
@@ -218,8 +220,7 @@ impl Builder<'_> {
         for weight in conv.weight.chunks_exact(per_expert) {
             let (weight, expanded) = dense_if_grouped(weight, &conv.shape);
             shape = expanded;
-            let kernel =
-                quantise_kernel(&weight, &shape, &steps, &vec![f32::MIN_POSITIVE * 1e6; shape.c_out]);
+            let kernel = quantise_kernel(&weight, &shape, &steps, &vec![LEAST_SCALE; shape.c_out]);
             scales.extend(&kernel.scale);
             scales.resize(scales.len().next_multiple_of(padded), 1.0);
             packed.push(kernel.weight);

@@ -8,13 +8,6 @@ pub struct Ranges {
     nodes: Vec<Vec<(f32, f32)>>,
 }
 
-/// How far a channel's range keeps to its own values, 0 to 1; the rest is its tensor's.
-///
-/// Ranges of their own give the least noise on the calibration pictures, but cut off channels that
-/// speak up only on others: on YOLOv8n with COCO's weights, calibrated on other photographs, 1 loses
-/// 19 % of the detections, 0.5 loses 5 %, 0.25 and 0 lose 2 %.
-const OWN_SHARE: f32 = 0.25;
-
 impl Ranges {
     /// Empty ranges for a graph.
     pub fn new(graph: &Graph) -> Self {
@@ -32,7 +25,11 @@ impl Ranges {
         }
     }
 
-    /// Ranges per channel, each widened towards its tensor's widest (geometrically, see `OWN_SHARE`).
+    /// Ranges per channel, each three quarters of the way (geometrically) from its own to its tensor's.
+    ///
+    /// Ranges of their own give the least noise on the calibration pictures, but cut off channels that
+    /// speak up only on others: on YOLOv8n with COCO's weights, calibrated on other photographs, they
+    /// lose 19 % of the detections, half the way 5 %, three quarters and all of it 2 %.
     pub fn channels(&self, node: NodeId) -> Vec<(f32, f32)> {
         let ranges = &self.nodes[node];
         let widest = ranges.iter().map(|(low, high)| high - low).fold(0.0, f32::max).max(1e-6);
@@ -42,7 +39,6 @@ impl Ranges {
                 return (0.0, widest);
             }
             // x^0.75 by two square roots: exact operations, the same on every machine.
-            debug_assert_eq!(OWN_SHARE, 0.25);
             let root = (widest / width).sqrt();
             let stretch = root * root.sqrt();
             (low * stretch, high * stretch)

@@ -2,6 +2,9 @@
 
 use crate::model::graph::ConvShape;
 
+/// Scale of a channel without weights: positive, and far from where f32 loses precision.
+pub const LEAST_SCALE: f32 = f32::MIN_POSITIVE * 1e6;
+
 /// One kernel (static, or one expert) as integers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantisedKernel {
@@ -38,7 +41,7 @@ pub fn quantise(weight: &[f32], shape: &ConvShape, steps: &[f32], floor: &[f32])
 
 /// The least scale for which a bias stays exact to a millionth of the accumulator's range.
 pub fn bias_floor(bias: &[f32]) -> Vec<f32> {
-    bias.iter().map(|b| (b.abs() / (1 << 26) as f32).max(f32::MIN_POSITIVE * 1e6)).collect()
+    bias.iter().map(|b| (b.abs() / (1 << 26) as f32).max(LEAST_SCALE)).collect()
 }
 
 fn step(w: f32, scale: f32) -> i8 {
@@ -49,7 +52,7 @@ fn step(w: f32, scale: f32) -> i8 {
 fn best_scale(weights: &[f32]) -> f32 {
     let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
     if largest == 0.0 {
-        return f32::MIN_POSITIVE * 1e6;
+        return LEAST_SCALE;
     }
     let error = |scale: f32| -> f64 {
         weights.iter().map(|&w| f64::from(w - f32::from(step(w, scale)) * scale).powi(2)).sum()

@@ -61,13 +61,6 @@ pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError
     Ok(())
 }
 
-fn is_float(node: &QNode) -> bool {
-    matches!(
-        node.op,
-        QOp::Conv { output: QOutput::Float, .. } | QOp::DynamicConv { output: QOutput::Float, .. }
-    )
-}
-
 fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
     let inputs: Vec<&QNode> = node.inputs.iter().map(|&i| &graph.nodes[i]).collect();
     let count = |range: std::ops::RangeInclusive<usize>| {
@@ -84,7 +77,7 @@ fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
             Err(format!("{} channels from `{}`, has {}", input.channels, input.name, node.channels))
         }
     };
-    if !matches!(node.op, QOp::Detect(_)) && inputs.iter().any(|i| is_float(i)) {
+    if !matches!(node.op, QOp::Detect(_)) && inputs.iter().any(|i| i.is_float()) {
         return Err("takes an f32 output, which only the detection head may".into());
     }
     match &node.op {
@@ -210,7 +203,7 @@ fn check_detect(detect: &Detect, inputs: &[&QNode]) -> Result<(), String> {
         return Err(format!("{} bins per box side, expected {REG_MAX}", detect.reg_max));
     }
     for pair in inputs.chunks(2) {
-        if !is_float(pair[0]) || !is_float(pair[1]) {
+        if !pair[0].is_float() || !pair[1].is_float() {
             return Err("takes int8 inputs, expected f32".into());
         }
         if pair[0].channels != 4 * detect.reg_max || pair[1].channels != detect.classes {

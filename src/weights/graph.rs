@@ -223,6 +223,14 @@ const fn pad16(n: usize) -> usize {
 }
 
 impl QNode {
+    /// Whether the output is f32: a convolution right before the detection head.
+    pub fn is_float(&self) -> bool {
+        matches!(
+            self.op,
+            QOp::Conv { output: QOutput::Float, .. } | QOp::DynamicConv { output: QOutput::Float, .. }
+        )
+    }
+
     /// The tensors that this node owns; an activation's `step` and `zero` are among them.
     ///
     /// Vectors per channel are padded to a multiple of 16 elements.
