@@ -12,9 +12,10 @@
 //! engine → { weights, kernels }                 plan → arena → execute, int8
 //! reference → model                             the same graph on candle, in f32
 //! weights → { model, kernels }                  the model file: write, validate, map
-//! source, sink → vision                         where pictures come from, where detections go
+//! source, sink → { frame, vision }              where pictures come from, where detections go
 //! vision                                        decode, letterbox, DFL + NMS, drawing
 //! model → math                                  YAML and checkpoints → graph of about ten operations
+//! frame → nothing                               one picture of a live source
 //! kernels → nothing above them                  one table of SIMD kernels, chosen at run time
 //! ```
 //!
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod detector;
 pub mod engine;
 pub mod eval;
+pub mod frame;
 pub mod kernels;
 pub mod math;
 pub mod model;

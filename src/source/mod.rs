@@ -1,3 +1,71 @@
 //! Where pictures come from.
+//!
+//! [`files`] lists pictures for `detect`. The live ones are a [`Source`] each: the daemon's capture thread
+//! asks for the next frame, and opens the source again after an error.
+
+use std::io;
+use std::time::Duration;
+
+use crate::frame::Frame;
 
 pub mod files;
+
+/// What came of waiting for a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The frame was filled.
+    Frame,
+    /// The time ran out without one; the source still stands.
+    Nothing,
+    /// The stream ended and gives no more.
+    End,
+}
+
+/// Why a live source gives no frames.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It is not there, or went away; it may come back.
+    #[error("{name}: {cause}")]
+    Absent {
+        /// The device, address or program.
+        name: String,
+        /// Why, and what to do.
+        cause: String,
+    },
+    /// It is there and cannot be used as asked: trying again does not help.
+    #[error("{name}: {cause}")]
+    Unfit {
+        /// The device, address or program.
+        name: String,
+        /// Why, and what to do.
+        cause: String,
+    },
+    /// Reading failed; opening it anew may help.
+    #[error("{name}: {error}")]
+    Read {
+        /// The device, address or program.
+        name: String,
+        /// The system's word.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl SourceError {
+    /// Whether opening the source again can help.
+    pub fn may_recover(&self) -> bool {
+        !matches!(self, Self::Unfit { .. })
+    }
+}
+
+/// A live source of frames. Opening is each kind's own `open`; dropping it frees what it holds.
+pub trait Source: Send {
+    /// Waits at most `patience` for the next frame and writes it into `frame`, whose buffer is used again.
+    ///
+    /// # Errors
+    /// [`SourceError`]: the source is to be dropped and, if [`SourceError::may_recover`], opened again.
+    fn next(&mut self, frame: &mut Frame, patience: Duration) -> Result<Next, SourceError>;
+
+    /// What was opened, for the log: device, format, size and rate.
+    fn describe(&self) -> String;
+}

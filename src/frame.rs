@@ -1,0 +1,73 @@
+//! One picture of a live source, as the source gives it.
+
+use std::fmt;
+use std::time::SystemTime;
+
+/// How a frame's bytes make pixels. Names as V4L2 has them, 8 bits a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PixelFormat {
+    /// Motion JPEG: one picture, possibly without Huffman tables, possibly padded behind its end.
+    Mjpeg,
+    /// 4:2:2 packed, Y0 U Y1 V.
+    Yuyv,
+    /// 4:2:2 packed, U Y0 V Y1.
+    Uyvy,
+    /// 4:2:0, a plane of Y, then one of U and V interleaved.
+    Nv12,
+    /// 4:2:0, planes of Y, U and V (V4L2's YU12, I420).
+    Yu12,
+    /// Packed R, G, B.
+    Rgb3,
+    /// Packed B, G, R.
+    Bgr3,
+    /// One sample a pixel.
+    Grey,
+}
+
+impl fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mjpeg => "MJPEG",
+            Self::Yuyv => "YUYV",
+            Self::Uyvy => "UYVY",
+            Self::Nv12 => "NV12",
+            Self::Yu12 => "YU12",
+            Self::Rgb3 => "RGB3",
+            Self::Bgr3 => "BGR3",
+            Self::Grey => "GREY",
+        })
+    }
+}
+
+/// A picture and when it was taken. Its buffer is used again for later ones.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Layout of `bytes`.
+    pub format: PixelFormat,
+    /// Pixels in a row. 0 where only the JPEG knows.
+    pub width: usize,
+    /// Rows. 0 where only the JPEG knows.
+    pub height: usize,
+    /// Bytes from one row of the first plane to the next; rows may be padded.
+    pub stride: usize,
+    /// Counted by the source: a gap is a frame that was lost before it came here.
+    pub sequence: u64,
+    /// When the sensor took it, as well as the source knows.
+    pub captured: SystemTime,
+    /// The picture.
+    pub bytes: Vec<u8>,
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self {
+            format: PixelFormat::Rgb3,
+            width: 0,
+            height: 0,
+            stride: 0,
+            sequence: 0,
+            captured: SystemTime::UNIX_EPOCH,
+            bytes: Vec::new(),
+        }
+    }
+}
