@@ -6,6 +6,8 @@
 //!
 //! ```text
 //! main → cli → everything below
+//! daemon → { config, detector, source, sink }   capture → newest frame → detections → sinks; systemd
+//! config → { detector, sink, source, vision }   TOML, environment and flags, checked at once
 //! eval → { model, source, vision }               datasets, average precision, two engines compared
 //! quant → { detector, reference, engine }       calibration, conversion, error report
 //! detector → { engine, reference, vision }      a picture in, boxes out: the path of every command
@@ -15,6 +17,7 @@
 //! source, sink → { frame, vision }              where pictures come from, where detections go
 //! vision                                        decode, letterbox, DFL + NMS, drawing
 //! model → math                                  YAML and checkpoints → graph of about ten operations
+//! nearest → nothing                             "did you mean …?"
 //! frame → nothing                               one picture of a live source
 //! kernels → nothing above them                  one table of SIMD kernels, chosen at run time
 //! ```
@@ -24,6 +27,7 @@
 //! [`detector::Detector`] holds these together.
 
 pub mod cli;
+pub mod config;
 pub mod detector;
 pub mod engine;
 pub mod eval;
@@ -31,6 +35,7 @@ pub mod frame;
 pub mod kernels;
 pub mod math;
 pub mod model;
+pub mod nearest;
 pub mod quant;
 pub mod reference;
 pub mod sink;

@@ -17,7 +17,6 @@ pub mod eval;
 mod eval_report;
 pub mod inspect;
 pub mod model_path;
-pub mod nearest;
 mod table;
 
 pub use error::{CliError, Exit};
