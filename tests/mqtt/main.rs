@@ -64,11 +64,11 @@ fn all_topics_of_both_versions() {
         let listener = Listener::on(broker.port);
         let mqtt = Mqtt::start(Options { version, snapshots: true, ..options(broker.port) }).unwrap();
         publish(&mqtt, 0..50);
-        mqtt.publish_state(&state(1));
         mqtt.publish_snapshot(0, b"a picture".to_vec());
         mqtt.publish_snapshot(7, b"of no class".to_vec());
         eventually("lines arrive", || listener.of(DETECTIONS) == numbers(0..50));
-        eventually("QoS 0 is confirmed by later answers", || mqtt.counts().delivered == 50);
+        mqtt.publish_state(&state(1));
+        eventually("QoS 0 is confirmed by a later answer", || mqtt.counts().delivered == 50);
         assert!(listener.messages(DETECTIONS).iter().all(|m| !m.retained));
         assert_eq!(Listener::retained(broker.port, AVAILABILITY), "online");
         let retained = Listener::retained(broker.port, STATE);
@@ -108,7 +108,8 @@ fn a_broker_that_comes_late_or_returns_gets_everything() {
     eventually("what waited is delivered", || mqtt.counts().delivered == 30);
     assert!(Listener::retained(port, STATE).contains("\"person\":0"));
     drop(broker);
-    eventually("the end is noticed", || !mqtt.counts().connected);
+    let absences = || warnings(port).iter().filter(|w| w.contains("nobody listens")).count();
+    eventually("its second absence is logged", || absences() == 2);
     mqtt.publish_state(&state(1));
     publish(&mqtt, 30..40);
 
@@ -120,7 +121,7 @@ fn a_broker_that_comes_late_or_returns_gets_everything() {
     assert!(Listener::retained(port, CONFIG).contains("person_count"));
     let counts = mqtt.shutdown();
     assert_eq!((counts.accepted, counts.delivered, counts.dropped), (40, 40, 0), "{counts:?}");
-    assert_eq!(warnings(port).iter().filter(|w| w.contains("nobody listens")).count(), 2, "once per absence");
+    assert_eq!(absences(), 2, "once per absence");
 }
 
 #[test]
@@ -260,7 +261,8 @@ fn tls_trusts_whom_it_was_told_to() {
 fn connections_that_die_at_any_moment_lose_nothing_uncounted() {
     for dies_after in [1, 2, 5, 16, 17, 40] {
         let dies = Manner { dies_after, answers: true };
-        let silent = Manner { dies_after, answers: false };
+        // Without answers no more than a window comes.
+        let silent = Manner { dies_after: dies_after.min(5), answers: false };
         // QoS 1: everything arrives, what arrives twice was counted as sent again.
         let fake = Fake::start(vec![dies, dies, silent, Manner::GOOD]);
         let mqtt = Mqtt::start(at_least_once(fake.port)).unwrap();

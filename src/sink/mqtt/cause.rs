@@ -144,6 +144,8 @@ impl From<v5::ConnectionError> for Cause {
             ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
                 Self::Closed(format!(" ({reason_code:?})"))
             }
+            // This one does not tell its source.
+            ConnectionError::MqttState(StateError::Deserialization(error)) => Self::of_chain(&error),
             ConnectionError::Tls(error) => error.into(),
             ConnectionError::Io(error) => Self::of_io(&error),
             other => Self::of_chain(&other),

@@ -95,6 +95,7 @@ enum Item {
 struct InFlight {
     packet: u16,
     item: Item,
+    since: Instant,
     /// Messages of QoS 0 written before it: its acknowledgement is one of theirs.
     written_before: u64,
 }
@@ -254,12 +255,19 @@ impl Outbox {
         self.slots.iter().filter(|slot| slot.dirty).filter_map(|slot| slot.due).min()
     }
 
+    /// Since when the oldest message in flight waits for its acknowledgement.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.in_flight.front().map(|oldest| oldest.since)
+    }
+
     /// The link has written what was handed to it: as `packet`, 0 for QoS 0.
-    pub(super) fn written(&mut self, packet: u16) {
+    pub(super) fn written(&mut self, packet: u16, now: Instant) {
         match self.handed.take() {
             None => {}
             Some(Item::Detections(_)) if packet == 0 => self.written += 1,
-            Some(item) => self.in_flight.push_back(InFlight { packet, item, written_before: self.written }),
+            Some(item) => {
+                self.in_flight.push_back(InFlight { packet, item, since: now, written_before: self.written });
+            }
         }
     }
 

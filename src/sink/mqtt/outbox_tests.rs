@@ -18,7 +18,7 @@ fn drain(outbox: &mut Outbox, now: Instant, first: u16) -> Vec<String> {
     let mut packet = first;
     while let Some(message) = outbox.next(now) {
         sent.push(String::from_utf8(message.payload.to_vec()).unwrap());
-        outbox.written(if message.qos == Qos::AtMostOnce { 0 } else { packet });
+        outbox.written(if message.qos == Qos::AtMostOnce { 0 } else { packet }, now);
         packet += 1;
     }
     sent
@@ -77,7 +77,7 @@ fn unacknowledged_messages_return_in_order() {
     }
     for packet in 1..=3 {
         outbox.next(now).unwrap();
-        outbox.written(packet);
+        outbox.written(packet, now);
     }
     outbox.acknowledged(2, true);
     // `c` is handed over, not yet written; `b` is in flight.
@@ -197,7 +197,7 @@ proptest! {
                 Step::Next => handed = outbox.next(now).or(handed),
                 Step::Written => if let Some(message) = handed.take() {
                     packet += 1;
-                    outbox.written(if message.qos == Qos::AtMostOnce { 0 } else { packet });
+                    outbox.written(if message.qos == Qos::AtMostOnce { 0 } else { packet }, now);
                 },
                 Step::Acknowledged(back, taken) => {
                     let ids: Vec<u16> = outbox.in_flight.iter().map(|f| f.packet).collect();

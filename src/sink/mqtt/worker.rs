@@ -189,7 +189,7 @@ impl Session<'_> {
         let mut farewell: Option<Instant> = None;
         let mut temperature_due = Instant::now();
         loop {
-            let silent = Instant::now() + self.worker.patience;
+            let mut silent = Instant::now() + self.worker.patience;
             let next = runner.next();
             tokio::pin!(next);
             let happened = loop {
@@ -202,6 +202,10 @@ impl Session<'_> {
                 }
                 if farewell.is_some_and(|end| now >= end) {
                     return End::Left;
+                }
+                // Pings may be answered where publishes are not.
+                if let Some(since) = self.worker.shared.with(|outbox| outbox.waits_since()) {
+                    silent = silent.min(since + self.worker.patience);
                 }
                 // Establishing a connection has rumqttc's own limit.
                 if connected && now >= silent {
@@ -269,7 +273,7 @@ impl Session<'_> {
         match happened {
             Happened::Written(packet) => {
                 self.busy = false;
-                shared.with(|outbox| outbox.written(packet));
+                shared.with(|outbox| outbox.written(packet, Instant::now()));
             }
             Happened::Subscribed => self.busy = false,
             Happened::Acknowledged { packet, taken } => {
