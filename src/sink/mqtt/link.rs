@@ -22,8 +22,9 @@ const INFLIGHT: u16 = 100;
 /// What happened on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Happened {
-    /// The broker has accepted the connection, and takes packets up to this size.
-    Connected { limit: Option<usize> },
+    /// The broker has accepted the connection. MQTT 5: it takes packets up to `limit` bytes, and wants pings as
+    /// seldom as it says.
+    Connected { limit: Option<usize>, keep_alive: Option<Duration> },
     /// A message is written, 0 for QoS 0.
     Written(u16),
     /// A subscription is written.
@@ -45,8 +46,8 @@ pub(super) enum Happened {
 /// What a connection is made of, again and again.
 #[derive(Debug, Clone)]
 pub(super) enum Plan {
-    V3(rumqttc::MqttOptions, Duration),
-    V5(v5::MqttOptions),
+    V3(Box<rumqttc::MqttOptions>, Duration),
+    V5(Box<v5::MqttOptions>),
 }
 
 /// Hands requests over.
@@ -92,7 +93,7 @@ impl Plan {
                 if let Some((user, password)) = login {
                     plan.set_credentials(user, password);
                 }
-                Self::V3(plan, timeout)
+                Self::V3(Box::new(plan), timeout)
             }
             Version::V5 => {
                 let mut plan = v5::MqttOptions::new(client_id, host, port);
@@ -112,7 +113,7 @@ impl Plan {
                 if let Some((user, password)) = login {
                     plan.set_credentials(user, password);
                 }
-                Self::V5(plan)
+                Self::V5(Box::new(plan))
             }
         }
     }
@@ -120,7 +121,7 @@ impl Plan {
     pub(super) fn open(&self) -> (Sender, Runner) {
         match self {
             Self::V3(plan, timeout) => {
-                let (client, mut runner) = rumqttc::AsyncClient::new(plan.clone(), REQUESTS);
+                let (client, mut runner) = rumqttc::AsyncClient::new((**plan).clone(), REQUESTS);
                 let mut network = rumqttc::NetworkOptions::new();
                 network.set_connection_timeout(timeout.as_secs());
                 network.set_tcp_nodelay(true);
@@ -128,7 +129,7 @@ impl Plan {
                 (Sender::V3(client), Runner::V3(Box::new(runner)))
             }
             Self::V5(plan) => {
-                let (client, runner) = v5::AsyncClient::new(plan.clone(), REQUESTS);
+                let (client, runner) = v5::AsyncClient::new((**plan).clone(), REQUESTS);
                 (Sender::V5(client), Runner::V5(Box::new(runner)))
             }
         }
@@ -188,7 +189,7 @@ impl Runner {
 fn of_v3(event: rumqttc::Event) -> Happened {
     use rumqttc::{Event, Packet};
     match event {
-        Event::Incoming(Packet::ConnAck(_)) => Happened::Connected { limit: None },
+        Event::Incoming(Packet::ConnAck(_)) => Happened::Connected { limit: None, keep_alive: None },
         Event::Incoming(Packet::PubAck(ack)) => Happened::Acknowledged { packet: ack.pkid, taken: true },
         Event::Incoming(Packet::PingResp) => Happened::Ponged,
         Event::Incoming(Packet::Publish(message)) => {
@@ -204,8 +205,12 @@ fn of_v5(event: v5::Event) -> Happened {
     use v5::mqttbytes::v5::{Packet, PubAckReason};
     match event {
         Event::Incoming(Packet::ConnAck(ack)) => {
-            let limit = ack.properties.and_then(|p| p.max_packet_size);
-            Happened::Connected { limit: limit.map(|bytes| bytes as usize) }
+            let said = ack.properties.as_ref();
+            let keep_alive = said.and_then(|p| p.server_keep_alive);
+            Happened::Connected {
+                limit: said.and_then(|p| p.max_packet_size).map(|bytes| bytes as usize),
+                keep_alive: keep_alive.map(|seconds| Duration::from_secs(seconds.into())),
+            }
         }
         Event::Incoming(Packet::PubAck(ack)) => {
             let taken = matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);

@@ -18,6 +18,8 @@ use super::state::Thermometer;
 
 /// Time for what is queued, `offline` and the goodbye, after [`super::Mqtt::shutdown`].
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Pings without an answer after which the broker is left.
+const PINGS: u32 = 2;
 /// A connection that held for this long was a good one: delays begin anew. In multiples of the first delay.
 const HELD: u32 = 10;
 /// The temperature is read no more often.
@@ -74,7 +76,7 @@ pub(super) struct Worker {
     plan: Plan,
     broker: String,
     birth: Option<String>,
-    /// Without any event for this long, the connection is dead.
+    /// Without any event for this long, the connection is dead. rumqttc's own limit does not hold while it writes.
     patience: Duration,
     delays: Delays,
     held: Duration,
@@ -99,7 +101,7 @@ impl Worker {
             plan: Plan::new(&options, &topics, &client_id, tls, login),
             broker: options.broker(),
             birth: topics.birth,
-            patience: options.keep_alive * 2,
+            patience: options.keep_alive * PINGS,
             delays: Delays::new(options.backoff),
             held: options.backoff.first * HELD,
             thermometer,
@@ -188,8 +190,9 @@ impl Session<'_> {
         let mut connected = false;
         let mut farewell: Option<Instant> = None;
         let mut temperature_due = Instant::now();
+        let mut patience = self.worker.patience;
         loop {
-            let mut silent = Instant::now() + self.worker.patience;
+            let mut silent = Instant::now() + patience;
             let next = runner.next();
             tokio::pin!(next);
             let happened = loop {
@@ -205,7 +208,7 @@ impl Session<'_> {
                 }
                 // Pings may be answered where publishes are not.
                 if let Some(since) = self.worker.shared.with(|outbox| outbox.waits_since()) {
-                    silent = silent.min(since + self.worker.patience);
+                    silent = silent.min(since + patience);
                 }
                 // Establishing a connection has rumqttc's own limit.
                 if connected && now >= silent {
@@ -229,8 +232,9 @@ impl Session<'_> {
             };
             match happened {
                 Ok(Happened::Left) => return End::Left,
-                Ok(Happened::Connected { limit }) => {
+                Ok(Happened::Connected { limit, keep_alive }) => {
                     connected = true;
+                    patience = keep_alive.map_or(patience, |between| between * PINGS);
                     self.connected(limit);
                 }
                 Ok(happened) => self.note(happened),
