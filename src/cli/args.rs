@@ -81,7 +81,7 @@ fn unknown_class(name: &str, known: &[String]) -> String {
     }
 }
 
-fn parse_fraction(text: &str) -> Result<f32, String> {
+pub(super) fn parse_fraction(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("give a number from 0 to 1, like 0.25".into()),

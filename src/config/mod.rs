@@ -8,23 +8,26 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-mod events;
 mod network;
 pub mod print;
 pub mod problem;
+mod resolve;
+mod rules;
 mod scope;
 mod sections;
 mod size;
 pub mod value;
-mod zones;
 
 pub use problem::{Place, Problem};
+pub use resolve::Watch;
 pub use scope::{Entry, Override};
 pub use size::parse_size;
 
 use scope::{Findings, Scope};
 
+use crate::events;
 use crate::frame::PixelFormat;
+use crate::sink::mqtt;
 use crate::vision::Size;
 
 /// Environment variable that names the file.
@@ -60,8 +63,8 @@ pub struct Config {
     pub source: Source,
     /// JSON lines.
     pub jsonl: Jsonl,
-    /// The broker; `None` without one.
-    pub mqtt: Option<Mqtt>,
+    /// The broker; `None` without one. The device's name and its classes are added later.
+    pub mqtt: Option<mqtt::Options>,
     /// Address of the metrics' server; `None` without one.
     pub metrics: Option<std::net::SocketAddr>,
     /// Whether systemd's watchdog is fed.
@@ -124,37 +127,6 @@ pub struct Source {
     pub repeat: bool,
 }
 
-/// `[mqtt]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mqtt {
-    /// The broker's name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// 3 or 5.
-    pub version: u8,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-    /// Authorities to trust; the system's where there is none.
-    pub ca: Option<PathBuf>,
-    /// This client's certificates.
-    pub client_cert: Option<PathBuf>,
-    /// This client's key.
-    pub client_key: Option<PathBuf>,
-    /// A user of the broker.
-    pub username: Option<String>,
-    /// Its password.
-    pub password_file: Option<PathBuf>,
-    /// 0 or 1.
-    pub qos: u8,
-    /// Messages that wait at most.
-    pub outbox: usize,
-    /// Time between signs of life.
-    pub keep_alive: Duration,
-    /// Prefix of Home Assistant's discovery; `None` where it is off.
-    pub discovery: Option<String>,
-}
-
 /// When a detection is an event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Events {
@@ -176,27 +148,27 @@ pub struct Zone {
     /// Its name.
     pub name: String,
     /// What it does.
-    pub kind: ZoneKind,
-    /// Corners in fractions of the picture's width and height.
-    pub points: Vec<[f64; 2]>,
+    pub kind: events::Kind,
+    /// Its corners.
+    pub points: Vec<events::Point>,
     /// Classes for which it holds, by name; empty is all.
     pub classes: Vec<String>,
 }
 
-/// What a zone does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ZoneKind {
-    /// Objects within are kept.
-    Include,
-    /// Objects within are left out.
-    Exclude,
+/// A checked configuration and where its values came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Each value with its origin.
+    pub entries: Vec<Entry>,
 }
 
 /// Reads a configuration: the file at `path` (if any) under the `overrides`.
 ///
 /// # Errors
 /// Every fault found.
-pub fn load(path: Option<&Path>, overrides: Vec<Override>) -> Result<(Config, Vec<Entry>), Vec<Problem>> {
+pub fn load(path: Option<&Path>, overrides: Vec<Override>) -> Result<Loaded, Vec<Problem>> {
     let file = path.map(|path| path.display().to_string());
     let table = match (path, &file) {
         (Some(path), Some(name)) => value::parse(&read(path, name)?, name)?,
@@ -205,7 +177,7 @@ pub fn load(path: Option<&Path>, overrides: Vec<Override>) -> Result<(Config, Ve
     let mut findings = Findings { file, overrides, ..Findings::default() };
     let config = sections::read(Scope::root(table), &mut findings);
     match findings.problems.is_empty() {
-        true => Ok((config, findings.entries)),
+        true => Ok(Loaded { config, entries: findings.entries }),
         false => {
             findings.problems.sort_by_key(|problem| problem.place.line());
             Err(findings.problems)

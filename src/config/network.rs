@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Mqtt;
 use super::scope::{Findings, Scope};
+use crate::sink::mqtt::{Credentials, Options, Qos, Tls, Version};
 
 /// Where systemd puts what `LoadCredential=` names.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// Ports by custom, without and with TLS.
 const PORTS: [u16; 2] = [1883, 8883];
 /// What MQTT 5 takes as the least; 3.1.1 would take 1.
-const LEAST_KEEP_ALIVE: u16 = 5;
+const LEAST_KEEP_ALIVE: i64 = 5;
 
 /// The broker. A section that is not enabled is checked all the same.
-pub fn mqtt(mut scope: Scope, findings: &mut Findings) -> Option<Mqtt> {
+pub fn mqtt(mut scope: Scope, findings: &mut Findings) -> Option<Options> {
     let enabled = scope.flag("enabled", false, findings);
     let host = scope.text_or("host", "localhost", findings);
     if !is_host(&host) {
@@ -25,29 +25,35 @@ pub fn mqtt(mut scope: Scope, findings: &mut Findings) -> Option<Mqtt> {
     }
     let tls = scope.flag("tls", false, findings);
     let port = scope.whole("port", 1..=i64::from(u16::MAX), "1883, with tls 8883", findings);
-    let mqtt = Mqtt {
-        host,
-        port: port.map_or(PORTS[usize::from(tls)], |port| port as u16),
-        version: scope.choice("version", &[("3.1.1", 3), ("5", 5)], 0, findings),
-        tls,
+    let tls_files = Files {
         ca: file(&mut scope, "ca", "the system's authorities", findings),
-        client_cert: file(&mut scope, "client_cert", "", findings),
-        client_key: file(&mut scope, "client_key", "", findings),
-        username: scope.text("username", "anonymous", findings),
-        password_file: file(&mut scope, "password_file", "", findings),
-        qos: scope.whole_or("qos", 0..=1, 0, findings) as u8,
-        outbox: scope.whole_or("outbox", 1..=100_000, 256, findings) as usize,
-        keep_alive: Duration::from_secs(scope.whole_or(
-            "keep_alive",
-            i64::from(LEAST_KEEP_ALIVE)..=i64::from(u16::MAX),
-            30,
-            findings,
-        ) as u64),
-        discovery: discovery(&mut scope, findings),
+        cert: file(&mut scope, "client_cert", "", findings),
+        key: file(&mut scope, "client_key", "", findings),
     };
-    together(&mqtt, &scope, findings);
+    let username = scope.text("username", "anonymous", findings);
+    let password_file = file(&mut scope, "password_file", "", findings);
+    if password_file.is_some() && username.is_none() {
+        scope.fault("password_file", "a password needs a user; set username too".into(), findings);
+    }
+    tls_files.check(tls, &scope, findings);
+    // The device's name and the model's classes are known later.
+    let mut options = Options::new("", Vec::new());
+    options.host = host;
+    options.port = port.map_or(PORTS[usize::from(tls)], |port| port as u16);
+    options.version = scope.choice("version", &[("3.1.1", Version::V3), ("5", Version::V5)], 0, findings);
+    options.tls = tls.then(|| Tls { ca: tls_files.ca, client: tls_files.cert.zip(tls_files.key) });
+    options.credentials = username.map(|username| Credentials { username, password_file });
+    options.qos = match scope.whole_or("qos", 0..=1, 0, findings) {
+        0 => Qos::AtMostOnce,
+        _ => Qos::AtLeastOnce,
+    };
+    options.outbox = scope.whole_or("outbox", 1..=100_000, options.outbox as i64, findings) as usize;
+    let seconds = LEAST_KEEP_ALIVE..=i64::from(u16::MAX);
+    let keep_alive = scope.whole_or("keep_alive", seconds, options.keep_alive.as_secs() as i64, findings);
+    options.keep_alive = Duration::from_secs(keep_alive as u64);
+    options.home_assistant = discovery(&mut scope, findings);
     scope.close(findings);
-    enabled.then_some(mqtt)
+    enabled.then_some(options)
 }
 
 fn discovery(scope: &mut Scope, findings: &mut Findings) -> Option<String> {
@@ -60,21 +66,24 @@ fn discovery(scope: &mut Scope, findings: &mut Findings) -> Option<String> {
     on.then_some(prefix)
 }
 
-/// Keys that need each other.
-fn together(mqtt: &Mqtt, scope: &Scope, findings: &mut Findings) {
-    if mqtt.password_file.is_some() && mqtt.username.is_none() {
-        scope.fault("password_file", "a password needs a user; set username too".into(), findings);
-    }
-    match (&mqtt.client_cert, &mqtt.client_key) {
-        (Some(_), None) => scope.fault("client_cert", "set client_key too".into(), findings),
-        (None, Some(_)) => scope.fault("client_key", "set client_cert too".into(), findings),
-        _ => {}
-    }
-    let of_tls =
-        [("ca", &mqtt.ca), ("client_cert", &mqtt.client_cert), ("client_key", &mqtt.client_key)];
-    for (key, file) in of_tls {
-        if file.is_some() && !mqtt.tls {
-            scope.fault(key, "this is for an encrypted connection; set tls = true".into(), findings);
+/// PEM files of an encrypted connection.
+struct Files {
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl Files {
+    fn check(&self, tls: bool, scope: &Scope, findings: &mut Findings) {
+        match (&self.cert, &self.key) {
+            (Some(_), None) => scope.fault("client_cert", "set client_key too".into(), findings),
+            (None, Some(_)) => scope.fault("client_key", "set client_cert too".into(), findings),
+            _ => {}
+        }
+        for (key, file) in [("ca", &self.ca), ("client_cert", &self.cert), ("client_key", &self.key)] {
+            if file.is_some() && !tls {
+                scope.fault(key, "this is for an encrypted connection; set tls = true".into(), findings);
+            }
         }
     }
 }
@@ -129,9 +138,8 @@ fn is_number(label: &str) -> bool {
 /// The metrics' server.
 pub fn metrics(mut scope: Scope, findings: &mut Findings) -> Option<SocketAddr> {
     let parse = |text: &str| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            format!("'{text}' is no address with a port; write one like \"127.0.0.1:9477\"")
-        })
+        text.parse::<SocketAddr>()
+            .map_err(|_| format!("'{text}' is no address with a port; write one like \"127.0.0.1:9477\""))
     };
     let listen = scope.parsed("listen", "no server", parse, findings);
     scope.close(findings);

@@ -11,7 +11,8 @@ pub fn write(entries: &[Entry], out: &mut dyn Write) -> io::Result<()> {
         if entry.header != header {
             header = &entry.header;
             // The number behind `[[zones]]` only serves messages.
-            let written = header.rsplit_once("]] ").map_or(header.to_owned(), |(name, _)| format!("{name}]]"));
+            let written =
+                header.rsplit_once("]] ").map_or(header.to_owned(), |(name, _)| format!("{name}]]"));
             writeln!(out, "\n{written}")?;
         }
         match (&entry.value, entry.note) {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::events::events;
 use super::network::{metrics, mqtt, must_exist};
+use super::rules::events;
 use super::scope::{Findings, Scope};
 use super::{Config, Detection, EngineKind, Jsonl, Model, Place, Source, parse_size};
 use crate::frame::PixelFormat;

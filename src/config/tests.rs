@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn load_text(text: &str, overrides: Vec<Override>) -> Result<(Config, Vec<Entry>), Vec<Problem>> {
+fn load_text(text: &str, overrides: Vec<Override>) -> Result<Loaded, Vec<Problem>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("g.toml");
     std::fs::write(&path, text).unwrap();
@@ -16,7 +16,7 @@ fn problems(text: &str) -> Vec<String> {
 
 #[test]
 fn nothing_given_is_sound() {
-    let (config, _) = load(None, Vec::new()).unwrap();
+    let config = load(None, Vec::new()).unwrap().config;
     assert_eq!(config.source.address, "/dev/video0");
     assert_eq!((config.detection.conf, config.detection.max_det), (0.25, 300));
     assert!(config.jsonl.enabled && config.mqtt.is_none() && config.watchdog);
@@ -71,10 +71,10 @@ fn each_wrong_value_says_what_is_right() {
         ("[classes.person]\nconfidense = 0.5", "did you mean 'confidence'?"),
         ("zones = 1", "each with the header [[zones]], found 1"),
         ("[[zones]]\npoints = [[0,0],[1,0],[1,1]]", "[[zones]] 1 name: give each zone a name"),
-        ("[[zones]]\nname='a'\npoints = [[0,0],[1,0]]", "3: [[zones]] 1 points: 2 points enclose nothing"),
-        ("[[zones]]\nname='a'\npoints = [[0,0],[1,0],[2,1]]", "lies outside the picture"),
+        ("[[zones]]\nname='a'\npoints = [[0,0],[1,0]]", "3: [[zones]] 1 points: 2 points; give 3"),
+        ("[[zones]]\nname='a'\npoints = [[0,0],[1,0],[2,1]]", "give shares of the picture"),
         ("[[zones]]\nname='a'\npoints = [[0,0],[1,1],[1,0],[0,1]]", "meet"),
-        ("[[zones]]\nname='a'\npoints = [[0,0],[0.5,0.5],[1,1]]", "enclose no area"),
+        ("[[zones]]\nname='a'\npoints = [[0,0],[0.5,0.5],[1,1]]", "meet"),
         ("[[zones]]\nname='a'\npoints = [[0,0],[1],[1,1]]", "expected a list of points"),
         ("[[zones]]\nname='a'\nkind = 'in'\npoints = [[0,0],[1,0],[1,1]]", "\"include\" or \"exclude\""),
         ("a = [", "1: not TOML: "),
@@ -89,12 +89,14 @@ fn each_wrong_value_says_what_is_right() {
 fn a_flag_goes_before_the_file_and_is_named() {
     let flag = |value| Override { section: "model", key: "conf", value, place: Place::Flag("--conf") };
     let text = "[model]\nconf = 0.5\niou = 0.6\n";
-    let (config, entries) = load_text(text, vec![flag(value::Value::Number(0.75))]).unwrap();
+    let Loaded { config, entries } = load_text(text, vec![flag(value::Value::Number(0.75))]).unwrap();
     assert_eq!((config.detection.conf, config.detection.iou), (0.75, 0.6));
     let mut printed = Vec::new();
     print::write(&entries, &mut printed).unwrap();
     let printed = String::from_utf8(printed).unwrap();
-    for line in ["conf = 0.75  # --conf\n", "max_det = 300  # default\n", "# imgsz =  # default: the model's\n"] {
+    for line in
+        ["conf = 0.75  # --conf\n", "max_det = 300  # default\n", "# imgsz =  # default: the model's\n"]
+    {
         assert!(printed.contains(line), "{printed}");
     }
     assert!(printed.contains("iou = 0.6  # ") && printed.contains("g.toml:3\n"), "{printed}");
@@ -106,20 +108,20 @@ fn what_is_printed_reads_as_the_same_configuration() {
                 [classes.'traffic light']\nconfidence = 0.5\n\
                 [[zones]]\nname = 'z'\nkind = 'exclude'\npoints = [[0, 0], [1, 0], [0.5, 1]]\nclasses = ['a']\n\
                 [[zones]]\nname = 'y'\npoints = [[0, 0], [1, 0], [0.5, 1]]\n";
-    let (config, entries) = load_text(text, Vec::new()).unwrap();
+    let Loaded { config, entries } = load_text(text, Vec::new()).unwrap();
     let mut printed = Vec::new();
     print::write(&entries, &mut printed).unwrap();
     let printed = String::from_utf8(printed).unwrap();
-    let (again, _) = load_text(&printed, Vec::new()).unwrap_or_else(|e| panic!("{printed}\n{e:?}"));
-    assert_eq!(again, config);
+    let again = load_text(&printed, Vec::new()).unwrap_or_else(|e| panic!("{printed}\n{e:?}"));
+    assert_eq!(again.config, config);
 }
 
 /// The example has every key, each with its default, in comments that hold once the `#` is taken away.
 #[test]
 fn the_example_shows_every_key_with_its_default() {
     let example = include_str!("../../systemd/ghostlight.toml");
-    let shown = load_text(example, Vec::new()).expect("the example is sound as it stands").1;
-    let (_, defaults) = load(None, Vec::new()).unwrap();
+    let shown = load_text(example, Vec::new()).expect("the example is sound as it stands").entries;
+    let defaults = load(None, Vec::new()).unwrap().entries;
     let list = |entries: &[Entry]| -> BTreeMap<String, Option<String>> {
         entries.iter().map(|e| (format!("{} {}", e.header, e.key), e.value.clone())).collect()
     };
@@ -149,4 +151,32 @@ fn the_example_shows_every_key_with_its_default() {
     let problems = load_text(&uncommented, Vec::new()).err().unwrap_or_default();
     let unknown: Vec<_> = problems.iter().filter(|p| p.cause.contains("no such key")).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn classes_are_looked_up_in_the_model() {
+    let known = ["empty", "occupied"].map(String::from);
+    let text = "[model]\nclasses = ['ocupied']\n[classes.emty]\nconfidence = 0.5\n\
+                [[zones]]\nname = 'a'\npoints = [[0,0],[1,0],[1,1]]\nclasses = ['car']\n";
+    let loaded = load_text(text, Vec::new()).unwrap();
+    let problems: Vec<String> = loaded.watch(&known).unwrap_err().iter().map(ToString::to_string).collect();
+    for (problem, words) in problems.iter().zip([
+        ":2: [model] classes: this model has no class 'ocupied'; did you mean 'occupied'?",
+        ":4: [classes.emty] confidence: this model has no class 'emty'; did you mean 'empty'?",
+        ":8: [[zones]] 1 classes: this model has no class 'car'; it knows empty, occupied",
+    ]) {
+        assert!(problem.contains(words), "{problem}");
+    }
+    assert_eq!(problems.len(), 3);
+
+    let text =
+        "[model]\nconf = 0.4\n[classes.occupied]\nconfidence = 0.2\n[classes.empty]\nconfidence = 0.9\n";
+    let watch = load_text(text, Vec::new()).unwrap().watch(&known).unwrap();
+    assert_eq!(watch.nms.confidence, 0.2, "the network keeps what any class may need");
+    let least: Vec<(usize, f32)> = watch.rules.classes.iter().map(|c| (c.id, c.min_confidence)).collect();
+    assert_eq!(least, [(0, 0.9), (1, 0.2)]);
+
+    let text = "[model]\nclasses = ['occupied']\n[classes.empty]\nconfidence = 0.9\n";
+    let problems = load_text(text, Vec::new()).unwrap().watch(&known).unwrap_err();
+    assert!(problems[0].to_string().contains("is not among [model] classes"), "{problems:?}");
 }

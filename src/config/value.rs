@@ -37,6 +37,11 @@ pub enum Value {
 pub type Table = Vec<(String, Located)>;
 
 impl Value {
+    /// A list of texts that stands on no line.
+    pub fn texts(texts: &[String]) -> Self {
+        Self::List(texts.iter().map(|text| Located { line: 0, value: Self::Text(text.clone()) }).collect())
+    }
+
     /// What it is, for "expected …, found …".
     pub fn kind(&self) -> String {
         match self {

@@ -66,6 +66,12 @@ pub trait Source: Send {
     /// [`SourceError`]: the source is to be dropped and, if [`SourceError::may_recover`], opened again.
     fn next(&mut self, frame: &mut Frame, patience: Duration) -> Result<Next, SourceError>;
 
+    /// Whether frames come in their own time. What is not live waits for whoever asks, and nothing of it need be
+    /// lost.
+    fn live(&self) -> bool {
+        true
+    }
+
     /// What was opened, for the log: device, format, size and rate.
     fn describe(&self) -> String;
 }

@@ -8,7 +8,6 @@
 //! into a slot that keeps their newest. A message leaves the outbox only when the broker has it; what becomes
 //! of each is counted in [`Counts`]. `docs/mqtt.md` tells users about topics, losses and set-up.
 
-mod backoff;
 mod cause;
 pub mod home_assistant;
 mod link;
@@ -21,7 +20,7 @@ mod worker;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-pub use backoff::Backoff;
+pub use crate::backoff::Backoff;
 pub use options::{Credentials, Options, OptionsError, Qos, Tls, Version};
 pub use outbox::Counts;
 pub use state::State;

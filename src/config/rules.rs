@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::scope::{Findings, Scope};
-use super::{Events, Zone, ZoneKind, zones};
+use super::{Events, Zone};
+use crate::events::{self, Kind, Point};
 
 /// What makes a detection an event.
 pub fn events(root: &mut Scope, findings: &mut Findings) -> Events {
@@ -32,13 +33,18 @@ fn zone_list(root: &mut Scope, findings: &mut Findings) -> Vec<Zone> {
     let mut list: Vec<Zone> = Vec::new();
     for mut scope in root.list_sections("zones", findings) {
         let name = scope.text("name", "", findings);
-        let kinds = [("include", ZoneKind::Include), ("exclude", ZoneKind::Exclude)];
+        let kinds = [("include", Kind::Include), ("exclude", Kind::Exclude)];
         let kind = scope.choice("kind", &kinds, 0, findings);
         let faults = findings.problems.len();
         let points = scope.points("points", findings);
+        let points: Vec<Point> = points.into_iter().map(|[x, y]| Point { x, y }).collect();
         // Points that could not be read are told already.
-        if let Some(cause) = zones::fault(&points).filter(|_| findings.problems.len() == faults) {
-            scope.fault("points", cause, findings);
+        if findings.problems.len() == faults {
+            let outline =
+                events::Zone { name: String::new(), kind, classes: Vec::new(), points: points.clone() };
+            if let Err(cause) = outline.check() {
+                scope.fault("points", cause.to_string(), findings);
+            }
         }
         let classes = scope.texts("classes", "all", findings);
         match name {
