@@ -14,8 +14,8 @@ use crate::vision::{NmsOptions, Size};
 /// Which model, and what runs it.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Model file [default: $GHOSTLIGHT_MODEL, then models/default.safetensors here, then the one in
-    /// /usr/share/ghostlight/models]
+    /// Model file [default: $GHOSTLIGHT_MODEL, then the configuration's, then models/default.safetensors here,
+    /// then the one in /usr/share/ghostlight/models]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Size of the network's input in pixels, multiples of 32: one number for a square, or HEIGHTxWIDTH

@@ -235,6 +235,10 @@ impl Host for Command {
         }
     }
 
+    fn forget_model(&mut self) {
+        self.last = None;
+    }
+
     fn opener(&self) -> Opener {
         Box::new(super::stub_source::open)
     }

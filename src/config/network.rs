@@ -142,6 +142,11 @@ pub fn metrics(mut scope: Scope, findings: &mut Findings) -> Option<SocketAddr> 
             .map_err(|_| format!("'{text}' is no address with a port; write one like \"127.0.0.1:9477\""))
     };
     let listen = scope.parsed("listen", "no server", parse, findings);
+    if listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+        // There is no password: whoever reaches it sees the pictures.
+        let cause = "it must be this machine's own, like \"127.0.0.1:9477\"; let a proxy serve it to others";
+        scope.fault("listen", cause.into(), findings);
+    }
     scope.close(findings);
     listen
 }

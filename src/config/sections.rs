@@ -70,7 +70,8 @@ fn model(mut scope: Scope, findings: &mut Findings) -> (Model, Detection) {
 fn source(mut scope: Scope, findings: &mut Findings) -> Source {
     let device = scope.text("device", "/dev/video0, where there is no url", findings);
     let url = scope.text("url", "", findings);
-    if let (Some(_), Some(_)) = (&device, &url) {
+    // A flag goes before either.
+    if device.is_some() && url.is_some() && matches!(scope.place("url"), Place::File { .. }) {
         scope.fault("url", "device and url are both given; leave out one".into(), findings);
     }
     let format = |text: &str| text.parse::<PixelFormat>().map_err(|e| e.to_string());

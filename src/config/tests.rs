@@ -24,7 +24,7 @@ fn nothing_given_is_sound() {
 
 #[test]
 fn every_fault_is_told_at_once_with_its_line() {
-    let text = "devise = 'a'\n[model]\nconf = 1.5\niou = 'x'\nclases = []\n\n[sauce]\n[mqtt]\nport = 0\n";
+    let text = "devise = 'a'\n[model]\nconf = 1.5\niou = 'x'\nclases = []\n\n[sorce]\n[mqtt]\nport = 0\n";
     assert_eq!(
         problems(text),
         [
@@ -32,7 +32,7 @@ fn every_fault_is_told_at_once_with_its_line() {
             "3: [model] conf: expected a number from 0 to 1, found 1.5",
             "4: [model] iou: expected a number from 0 to 1, found the text \"x\"",
             "5: [model] clases: no such key; did you mean 'classes'?",
-            "7: sauce: no such key; did you mean 'source'?",
+            "7: sorce: no such key; did you mean 'source'?",
             "9: [mqtt] port: expected a whole number from 1 to 65535, found 0",
         ]
     );
@@ -65,6 +65,7 @@ fn each_wrong_value_says_what_is_right() {
         ("[mqtt]\nca = '/etc/hostname'", "set tls = true"),
         ("[mqtt]\ndiscovery_prefix = 'a/+'", "is no topic"),
         ("[metrics]\nlisten = '9477'", "write one like \"127.0.0.1:9477\""),
+        ("[metrics]\nlisten = '0.0.0.0:9477'", "let a proxy serve it"),
         ("[daemon]\nwatchdog = 1", "expected true or false, found 1"),
         ("[events]\nmin_frames = 0", "from 1 to 1000"),
         ("[classes]\nperson = 0.5", "2: [classes.person]: expected a table"),

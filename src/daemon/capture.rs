@@ -166,17 +166,18 @@ impl Capture {
         let mut last_frame = Instant::now();
         let mut sequence = None;
         while self.orders.stands(order.number) {
-            // A frame of a finite source waits its turn; one of a camera would be old by then.
-            if !live && !self.slot.wait_taken(PATIENCE) {
-                last_frame = Instant::now();
-                continue;
-            }
             match source.next(frame, PATIENCE) {
                 Ok(Next::Frame) => {
                     let expected = sequence.map_or(frame.sequence, |last: u64| last + 1);
                     sequence = Some(frame.sequence);
-                    last_frame = Instant::now();
                     delays.reset();
+                    // A frame of a finite source waits its turn; one of a camera would be old by then.
+                    while !live && !self.slot.wait_taken(PATIENCE) {
+                        if !self.orders.stands(order.number) {
+                            return Gone::Ordered;
+                        }
+                    }
+                    last_frame = Instant::now();
                     self.slot.put(frame, frame.sequence.saturating_sub(expected));
                 }
                 Ok(Next::End) => return Gone::End,

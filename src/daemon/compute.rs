@@ -19,6 +19,8 @@ use crate::vision::{self, NmsOptions, Pixels, Size, encode_jpeg, to_rgb};
 
 /// Longest wait before looking at a new setup.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest sleep for the cap on the rate before looking at a new setup.
+const SLICE: Duration = Duration::from_millis(100);
 /// Time between two warnings about frames that cannot be used.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -161,10 +163,9 @@ impl Compute {
         let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
             return true;
         };
-        let slice = self.notifier.patience().map_or(PATIENCE, |patience| patience.min(PATIENCE));
-        std::thread::sleep(left.min(slice));
+        std::thread::sleep(left.min(SLICE));
         self.notifier.feed();
-        left <= slice
+        left <= SLICE
     }
 
     fn picture(&mut self, at: Instant, memory: &mut Memory) {

@@ -67,6 +67,9 @@ pub trait Host {
     /// Every fault, a line each.
     fn open_model(&mut self, loaded: &Loaded) -> Result<Opened, Vec<String>>;
 
+    /// The model opened last is not used after all.
+    fn forget_model(&mut self);
+
     /// How the capture thread opens the source.
     fn opener(&self) -> Opener;
 }

@@ -157,12 +157,13 @@ impl Daemon {
                 Ok(Event::Opened(what)) => {
                     log::info!("{what}");
                     self.metrics.set_camera_up(true);
-                    self.status.source = what;
+                    (self.status.open, self.status.source) = (true, what);
                     self.tell_source(&mut ready);
                 }
                 Ok(Event::Lost(cause)) => {
                     log::warn!("{cause}; trying again");
                     self.metrics.set_camera_up(false);
+                    self.status.open = false;
                     self.status.source = format!("source is away, trying again: {cause}");
                     self.tell_source(&mut ready);
                 }
@@ -198,7 +199,10 @@ impl Daemon {
         self.notifier.reloading();
         let changed = host.load().and_then(|loaded| {
             let opened = host.open_model(&loaded)?;
-            self.change(loaded.config, opened).map_err(|error| vec![error.to_string()])
+            self.change(loaded.config, opened).map_err(|error| {
+                host.forget_model();
+                vec![error.to_string()]
+            })
         });
         match changed {
             Ok(()) => log::info!("the configuration was read again"),
@@ -379,6 +383,9 @@ fn connect(
 
 /// The figures of the last status, to tell what came since.
 struct Status {
+    /// The source is open.
+    open: bool,
+    /// What was opened, or why it is not.
     source: String,
     at: Instant,
     frames: u64,
@@ -387,7 +394,7 @@ struct Status {
 
 impl Status {
     fn new() -> Self {
-        Self { source: "opening the source".into(), at: Instant::now(), frames: 0, micros: 0 }
+        Self { open: false, source: "opening the source".into(), at: Instant::now(), frames: 0, micros: 0 }
     }
 
     fn line(&mut self, desk: &Desk, lines_lost: u64) -> String {
