@@ -1,7 +1,7 @@
 //! The last picture with its boxes, for whoever asks. While nobody does, it costs the pipeline one load.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
@@ -14,13 +14,15 @@ pub struct Snapshot {
     wanted: AtomicBool,
     slot: Mutex<Slot>,
     filled: Condvar,
+    /// One picture is encoded at a time: who asks may wait, the detector needs the other cores.
+    encoding: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     /// Counts pictures, so that one who waits knows a new one.
     number: u64,
-    picture: Option<Picture>,
+    picture: Option<Arc<Picture>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl Snapshot {
             Picture { image: image.clone(), detections: detections.to_vec(), classes: classes.to_vec() };
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         slot.number += 1;
-        slot.picture = Some(picture);
+        slot.picture = Some(Arc::new(picture));
         drop(slot);
         self.filled.notify_all();
     }
@@ -59,11 +61,12 @@ impl Snapshot {
             let left = end.checked_duration_since(Instant::now())?;
             slot = self.filled.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let picture = slot.picture.as_ref()?;
-        let (mut image, detections) = (picture.image.clone(), picture.detections.clone());
-        let classes = picture.classes.clone();
+        let picture = Arc::clone(slot.picture.as_ref()?);
+        // The pipeline must not wait for this lock while a picture is drawn.
         drop(slot);
-        draw_detections(&mut image, &detections, &classes);
+        let _one = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut image = picture.image.clone();
+        draw_detections(&mut image, &picture.detections, &picture.classes);
         encode_jpeg(&image).inspect_err(|e| log::warn!("/snapshot.jpg: {e}")).ok()
     }
 }

@@ -97,8 +97,13 @@ fn a_broker_that_comes_late_or_returns_gets_everything() {
         return;
     }
     keep_log();
+    comes_late_and_returns(Version::V3);
+    comes_late_and_returns(Version::V5);
+}
+
+fn comes_late_and_returns(version: Version) {
     let port = free_port();
-    let mqtt = Mqtt::start(at_least_once(port)).unwrap();
+    let mqtt = Mqtt::start(Options { version, ..at_least_once(port) }).unwrap();
     publish(&mqtt, 0..30);
     mqtt.publish_state(&state(0));
     eventually("its absence is logged", || warnings(port).iter().any(|w| w.contains("nobody listens")));
@@ -163,7 +168,28 @@ fn a_frozen_broker_is_left_and_found_again() {
         let got: HashSet<String> = listener.of(DETECTIONS).into_iter().collect();
         got.len() == 50
     });
-    drop(mqtt);
+}
+
+#[test]
+fn a_frozen_broker_is_left_in_the_middle_of_a_write() {
+    let Some(broker) = Broker::start() else { return };
+    let keep_alive = Duration::from_secs(5);
+    let mqtt = Mqtt::start(Options { version: Version::V5, keep_alive, ..options(broker.port) }).unwrap();
+    eventually("connected", || mqtt.counts().connected);
+    broker.signal("STOP");
+    // More than the sockets' buffers take: the write does not end, and no ping goes out.
+    let line = vec![b'x'; 100_000];
+    for _ in 0..250 {
+        mqtt.publish_detections(&line);
+    }
+    eventually("silence is noticed", || !mqtt.counts().connected);
+    let counts = mqtt.counts();
+    assert!(counts.queued > 0 && counts.unconfirmed > 0, "{counts:?}");
+    broker.signal("CONT");
+    eventually("the rest goes out", || mqtt.counts().queued == 0);
+    let counts = mqtt.shutdown();
+    assert_sum(counts);
+    assert_eq!((counts.dropped, counts.refused), (0, 0), "{counts:?}");
 }
 
 #[test]

@@ -268,7 +268,7 @@ fn is_topic(text: &str) -> bool {
 
 /// A class's name in topics and ids: lower case, `_` for all but ASCII letters and digits. Where two classes
 /// would be the same, or nothing is left, the place in the list tells them apart.
-pub fn slugs(classes: &[String]) -> Vec<String> {
+pub(super) fn slugs(classes: &[String]) -> Vec<String> {
     let slug = |name: &String| -> String {
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
     };

@@ -117,6 +117,8 @@ pub(super) struct Outbox {
     answered: u64,
     /// `written` when the last ping left.
     pinged: u64,
+    /// The slot of the state, once there was one; its presences; when it last went out.
+    state: Option<SlotId>,
     present: Vec<bool>,
     state_sent: Option<Instant>,
     closing: bool,
@@ -138,6 +140,7 @@ impl Outbox {
             written: 0,
             answered: 0,
             pinged: 0,
+            state: None,
             present: Vec::new(),
             state_sent: None,
             closing: false,
@@ -186,6 +189,7 @@ impl Outbox {
 
     /// Replaces the state: at once where the presence of a class changed, else when its period is over.
     pub(super) fn set_state(&mut self, id: SlotId, payload: Vec<u8>, present: Vec<bool>) {
+        self.state = Some(id);
         let due = self.state_sent.map(|sent| sent + STATE_PERIOD);
         let slot = &mut self.slots[id.0];
         let waiting_at_once = slot.dirty && slot.due.is_none();
@@ -372,7 +376,7 @@ impl Outbox {
     fn hand_slot(&mut self, id: SlotId, now: Instant) -> Outgoing {
         let slot = &mut self.slots[id.0];
         slot.dirty = false;
-        if id != AVAILABILITY && slot.topic.ends_with("/state") {
+        if self.state == Some(id) {
             self.state_sent = Some(now);
         }
         self.handed = Some(Item::Retained(id));

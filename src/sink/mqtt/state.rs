@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 /// Name and version of the state's format.
-pub const SCHEMA: &str = "ghostlight.state/1";
+const SCHEMA: &str = "ghostlight.state/1";
 
 /// What the device sees and how it fares. `counts` and `present` follow [`super::Options::classes`].
 #[derive(Debug, Clone, Copy)]
