@@ -19,7 +19,6 @@ pub mod inspect;
 mod log;
 pub mod model_path;
 pub mod run;
-mod stub_source;
 mod table;
 
 pub use error::{CliError, Exit};

@@ -12,6 +12,8 @@ use super::{Outcome, model_path, tell};
 use crate::config::value::Value;
 use crate::config::{self, Loaded, Override, Place, Problem, parse_size};
 use crate::daemon::{self, End, Host, Look, Network, Opened, Opener, StageTimes, StartError};
+use crate::source::Source;
+use crate::source::pictures::Pictures;
 use crate::vision::{NmsOptions, Pixels, Size};
 
 /// Watch a camera or stream until SIGTERM: JSON lines, MQTT, metrics
@@ -240,7 +242,10 @@ impl Host for Command {
     }
 
     fn opener(&self) -> Opener {
-        Box::new(super::stub_source::open)
+        Box::new(|source| {
+            let pictures = Pictures::open(Path::new(&source.address), source.repeat)?;
+            Ok(Box::new(pictures) as Box<dyn Source>)
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::frame::Frame;
 
 pub mod files;
+pub mod pictures;
 
 /// What came of waiting for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
