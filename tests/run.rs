@@ -293,6 +293,30 @@ fn a_model_that_is_cut_short_meanwhile_does_no_harm() {
 }
 
 #[test]
+fn words_in_the_journal_have_their_priority() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = Folder::new();
+    folder.picture("pictures/a.png", 32, 32);
+    let journal = folder.path().join("journal");
+    let file = fs::File::create(&journal).unwrap();
+    let meta = file.metadata().unwrap();
+    for (stream, prefixes) in
+        [(format!("{}:{}", meta.dev(), meta.ino()), ["<6>", "<3>"]), ("1:1".into(), ["", ""])]
+    {
+        fs::write(&journal, "").unwrap();
+        for words in [&["run", "--source", "pictures"][..], &["run", "--config", "absent.toml"]] {
+            let file = fs::OpenOptions::new().append(true).open(&journal).unwrap();
+            let mut command = folder.ghostlight(words);
+            command.env("JOURNAL_STREAM", &stream).stderr(file).output().unwrap();
+        }
+        let said = fs::read_to_string(&journal).unwrap();
+        let [info, error] = prefixes;
+        assert!(said.starts_with(&format!("{info}ghostlight: info: ")), "{said}");
+        assert!(said.contains(&format!("\n{error}ghostlight: error: absent.toml:1")), "{said}");
+    }
+}
+
+#[test]
 fn the_units_name_what_the_program_has() {
     for unit in ["ghostlight.service", "ghostlight@.service"] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit);

@@ -19,7 +19,7 @@ use crate::vision::{NmsOptions, Pixels, Size};
 /// Watch a camera or stream until SIGTERM: JSON lines, MQTT, metrics
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ghostlight run --source /dev/video0\n  ghostlight run --config ghostlight.toml --check\n  rpicam-vid -t 0 --codec mjpeg -o - | ghostlight run --source -\n\nSIGHUP reads the configuration again. The keys are in /usr/share/doc/ghostlight/ghostlight.toml."
+    after_help = "Examples:\n  ghostlight run --source /dev/video0\n  ghostlight run --config ghostlight.toml --check\n  rpicam-vid -t 0 --codec mjpeg -o - | ghostlight run --source -\n\nSIGHUP reads the configuration again. 'ghostlight run --print-config' shows every key."
 )]
 pub struct Args {
     /// Configuration file [default: $GHOSTLIGHT_CONFIG, then /etc/ghostlight/ghostlight.toml if there is one]

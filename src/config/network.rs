@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::scope::{Findings, Scope};
-use crate::sink::mqtt::{Credentials, Options, Qos, Tls, Version};
+use crate::sink::mqtt::{Credentials, Options, OptionsError, Qos, Tls, Version};
 
 /// Where systemd puts what `LoadCredential=` names.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -17,6 +17,7 @@ const LEAST_KEEP_ALIVE: i64 = 5;
 
 /// The broker. A section that is not enabled is checked all the same.
 pub fn mqtt(mut scope: Scope, findings: &mut Findings) -> Option<Options> {
+    let before = findings.problems.len();
     let enabled = scope.flag("enabled", false, findings);
     let host = scope.text_or("host", "localhost", findings);
     if !is_host(&host) {
@@ -52,8 +53,26 @@ pub fn mqtt(mut scope: Scope, findings: &mut Findings) -> Option<Options> {
     let keep_alive = scope.whole_or("keep_alive", seconds, options.keep_alive.as_secs() as i64, findings);
     options.keep_alive = Duration::from_secs(keep_alive as u64);
     options.home_assistant = discovery(&mut scope, findings);
+    // What cannot be read as a key is told already.
+    if enabled && findings.problems.len() == before {
+        verify(&options, &scope, findings);
+    }
     scope.close(findings);
     enabled.then_some(options)
+}
+
+/// What the files hold.
+fn verify(options: &Options, scope: &Scope, findings: &mut Findings) {
+    let named = Options { device: "any".into(), ..options.clone() };
+    let Err(error) = named.verify() else { return };
+    let key = match &error {
+        OptionsError::PasswordFile { .. }
+        | OptionsError::PasswordTooLong { .. }
+        | OptionsError::PasswordEmpty { .. } => "password_file",
+        OptionsError::Certificate { .. } | OptionsError::NoAuthorities | OptionsError::Tls(_) => "tls",
+        _ => "enabled",
+    };
+    scope.fault(key, error.to_string(), findings);
 }
 
 fn discovery(scope: &mut Scope, findings: &mut Findings) -> Option<String> {

@@ -87,6 +87,36 @@ fn each_wrong_value_says_what_is_right() {
 }
 
 #[test]
+fn what_files_hold_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    for (content, keys, words) in [
+        ("\n", "username = 'u'\npassword_file", "4: [mqtt] password_file: password file"),
+        ("no PEM", "tls = true\nca", "3: [mqtt] tls: "),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let said = problems(&format!("[mqtt]\nenabled = true\n{keys} = '{}'", file.display()));
+        assert!(said.len() == 1 && said[0].starts_with(words), "{said:?}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever a file holds, it is read or refused.
+    #[test]
+    fn no_text_is_too_much(words in proptest::collection::vec(0usize..24, 0..40)) {
+        let known = [
+            "[model]", "[source]", "[mqtt]", "[[zones]]", "[classes.a]", "[events]", "\n", " = ", "'", "[", "]",
+            "conf", "fps", "points", "name", "1", "-1e300", "nan", "[[0,0],[1,0],[1,1]]", "true", "\"", "{", ",",
+            "9999999999999999999",
+        ];
+        let text: String = words.iter().map(|&word| known[word]).collect();
+        if let Err(problems) = load_text(&text, Vec::new()) {
+            assert!(!problems.is_empty());
+        }
+    }
+}
+
+#[test]
 fn a_flag_goes_before_the_file_and_is_named() {
     let flag = |value| Override { section: "model", key: "conf", value, place: Place::Flag("--conf") };
     let text = "[model]\nconf = 0.5\niou = 0.6\n";

@@ -40,6 +40,15 @@ pub enum MqttError {
     Thread(#[from] std::io::Error),
 }
 
+impl Options {
+    /// Checks all that can be told without a connection, password and certificates among it.
+    pub fn verify(&self) -> Result<(), OptionsError> {
+        self.check()?;
+        tls::client_config(self.tls.as_ref())?;
+        self.login().map(drop)
+    }
+}
+
 /// The connection to a broker. Its methods return at once, whatever the broker does.
 ///
 /// Dropping it does what [`Mqtt::shutdown`] does.
