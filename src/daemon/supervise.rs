@@ -23,7 +23,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// Time for the picture at hand, once the end was asked for.
 const LAST_PICTURE: Duration = Duration::from_millis(800);
 /// Time for lines that a reader may not read, counted from the same moment.
-const LAST_LINES: Duration = Duration::from_millis(1800);
+const LAST_LINES: Duration = Duration::from_millis(1200);
 
 /// What the main thread waits for.
 #[derive(Debug)]
@@ -149,7 +149,6 @@ impl Daemon {
 
     /// Waits for what happens, until the end.
     fn serve(&mut self, events: &Receiver<Event>, host: &mut dyn Host) -> Reason {
-        let mut ready = false;
         let mut next_status = Instant::now() + STATUS_EVERY;
         loop {
             let patience = next_status.saturating_duration_since(Instant::now());
@@ -158,14 +157,14 @@ impl Daemon {
                     log::info!("{what}");
                     self.metrics.set_camera_up(true);
                     (self.status.open, self.status.source) = (true, what);
-                    self.tell_source(&mut ready);
+                    self.tell_source();
                 }
                 Ok(Event::Lost(cause)) => {
                     log::warn!("{cause}; trying again");
                     self.metrics.set_camera_up(false);
                     self.status.open = false;
                     self.status.source = format!("source is away, trying again: {cause}");
-                    self.tell_source(&mut ready);
+                    self.tell_source();
                 }
                 Ok(Event::Unfit(cause)) => return Reason::Unfit(cause),
                 Ok(Event::Computed) => return Reason::Computed,
@@ -176,7 +175,7 @@ impl Daemon {
                     next_status = Instant::now() + STATUS_EVERY;
                     let lines_lost = self.lines.as_ref().map_or(0, Lines::lost);
                     let status = self.status.line(&self.desk, lines_lost);
-                    if ready {
+                    if self.status.told {
                         self.notifier.status(&status);
                     }
                 }
@@ -187,8 +186,8 @@ impl Daemon {
     }
 
     /// The first word about the source, good or bad, is that all is started.
-    fn tell_source(&self, ready: &mut bool) {
-        match std::mem::replace(ready, true) {
+    fn tell_source(&mut self) {
+        match std::mem::replace(&mut self.status.told, true) {
             false => self.notifier.ready(&self.status.source),
             true => self.notifier.status(&self.status.source),
         }
@@ -213,7 +212,10 @@ impl Daemon {
                 log::error!("the old configuration stays");
             }
         }
-        self.notifier.ready(&self.status.source);
+        // Before the first word about the source, that word is still to come.
+        if self.status.told {
+            self.notifier.ready(&self.status.source);
+        }
     }
 
     /// Goes over to another configuration, leaving alone what did not change.
@@ -383,6 +385,8 @@ fn connect(
 
 /// The figures of the last status, to tell what came since.
 struct Status {
+    /// The manager knows that all is started.
+    told: bool,
     /// The source is open.
     open: bool,
     /// What was opened, or why it is not.
@@ -394,7 +398,14 @@ struct Status {
 
 impl Status {
     fn new() -> Self {
-        Self { open: false, source: "opening the source".into(), at: Instant::now(), frames: 0, micros: 0 }
+        Self {
+            told: false,
+            open: false,
+            source: "opening the source".into(),
+            at: Instant::now(),
+            frames: 0,
+            micros: 0,
+        }
     }
 
     fn line(&mut self, desk: &Desk, lines_lost: u64) -> String {
