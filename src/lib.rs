@@ -12,6 +12,8 @@
 //! engine → { weights, kernels }                 plan → arena → execute, int8
 //! reference → model                             the same graph on candle, in f32
 //! weights → { model, kernels }                  the model file: write, validate, map
+//! metrics → { sink, vision }                    counters, health, last picture, over HTTP on loopback
+//! events → vision                               zones, thresholds, presence: from detections to events
 //! source, sink → { frame, vision }              where pictures come from, where detections go
 //! vision                                        decode, letterbox, DFL + NMS, drawing
 //! model → math                                  YAML and checkpoints → graph of about ten operations
@@ -27,9 +29,11 @@ pub mod cli;
 pub mod detector;
 pub mod engine;
 pub mod eval;
+pub mod events;
 pub mod frame;
 pub mod kernels;
 pub mod math;
+pub mod metrics;
 pub mod model;
 pub mod quant;
 pub mod reference;

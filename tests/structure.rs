@@ -11,6 +11,7 @@ const LEVELS: &[&[&str]] = &[
     &["model"],
     &["weights", "vision"],
     &["engine", "reference", "sink", "source"],
+    &["events", "metrics"],
     &["detector"],
     &["quant"],
     &["eval"],

@@ -1,6 +1,7 @@
 //! Where detections go.
 
 pub mod jsonl;
+pub mod mqtt;
 pub mod time;
 
 pub use jsonl::{Found, Record, Timing, write_record};

@@ -55,19 +55,24 @@ pub fn draw_detections(image: &mut RgbImage, detections: &[Detection], classes: 
 /// Saves a picture in the format of its extension: PNG, WebP (lossless), BMP, otherwise JPEG of quality 92.
 pub fn save_image(image: &RgbImage, path: &Path) -> Result<(), SaveError> {
     let format = ImageFormat::from_path(path).unwrap_or(ImageFormat::Jpeg);
+    let bytes = match format {
+        ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp => {
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).map_err(SaveError::Encode)?;
+            bytes.into_inner()
+        }
+        _ => encode_jpeg(image).map_err(SaveError::Encode)?,
+    };
+    Ok(std::fs::write(path, bytes)?)
+}
+
+/// A picture as JPEG of quality 92.
+pub fn encode_jpeg(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     let (width, height) = image.dimensions();
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    match format {
-        ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp => image.write_to(&mut bytes, format),
-        _ => JpegEncoder::new_with_quality(&mut bytes, QUALITY).write_image(
-            image.as_raw(),
-            width,
-            height,
-            image::ExtendedColorType::Rgb8,
-        ),
-    }
-    .map_err(SaveError::Encode)?;
-    Ok(std::fs::write(path, bytes.into_inner())?)
+    let mut bytes = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut bytes, QUALITY);
+    encoder.write_image(image.as_raw(), width, height, image::ExtendedColorType::Rgb8)?;
+    Ok(bytes)
 }
 
 /// A class's colour: hues a golden angle apart, so that neighbours in the list differ most.

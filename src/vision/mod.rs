@@ -12,6 +12,6 @@ pub mod math;
 
 pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
 pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions};
-pub use draw::{SaveError, draw_detections, save_image};
+pub use draw::{SaveError, draw_detections, encode_jpeg, save_image};
 pub use huffman::with_huffman_tables;
 pub use letterbox::{Letterbox, LetterboxError, Pixels, Placement, Size};
