@@ -33,8 +33,8 @@ pub struct Setup {
     pub network: Option<Box<dyn Network>>,
     /// Which detections the network keeps.
     pub nms: NmsOptions,
-    /// Which of them count.
-    pub rules: Rules,
+    /// Which of them count; `None` keeps those before, and what they remember.
+    pub rules: Option<Rules>,
     /// What lines say of every picture.
     pub names: Arc<Names>,
     /// Counters.
@@ -91,6 +91,8 @@ impl Desk {
 pub struct Compute {
     /// Looks at pictures.
     pub network: Box<dyn Network>,
+    /// Which detections count.
+    pub rules: Rules,
     /// What a reload may change.
     pub setup: Setup,
     /// Where frames come from.
@@ -155,6 +157,9 @@ impl Compute {
         if let Some(network) = setup.network.take() {
             self.network = network;
         }
+        if let Some(rules) = setup.rules.take() {
+            self.rules = rules;
+        }
         self.setup = setup;
     }
 
@@ -195,8 +200,8 @@ impl Compute {
     }
 
     fn publish(&mut self, clock: Clock, image: Size, decode: Duration, look: Look, memory: &mut Memory) {
-        let Self { setup, mqtt, .. } = self;
-        let verdict = setup.rules.apply(&look.detections, image, Instant::now());
+        let Self { setup, rules, mqtt, .. } = self;
+        let verdict = rules.apply(&look.detections, image, Instant::now());
         let times = StageTimes { decode, ..look.times };
         let report = Arc::new(Report {
             names: Arc::clone(&setup.names),

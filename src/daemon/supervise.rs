@@ -105,9 +105,11 @@ impl Daemon {
         let notifier = Arc::new(Notifier::from_environment(config.watchdog));
         let (slot, desk) = (Arc::new(Slot::default()), Arc::new(Desk::default()));
         let orders = Arc::new(Orders::new(config.source.clone(), Arc::clone(&metrics)));
-        let setup = setup(&config, &watch, &names, &metrics, lines.as_ref(), None)?;
+        let rules = Rules::new(watch.rules.clone())?;
+        let setup = setup(&config, &watch, None, &names, &metrics, lines.as_ref(), None);
         let compute = Compute {
             network,
+            rules,
             setup,
             slot: Arc::clone(&slot),
             desk: Arc::clone(&desk),
@@ -226,38 +228,44 @@ impl Daemon {
         };
         let names = Arc::new(names);
         // What can fail comes first, and changes nothing where it does.
-        let setup_rules = Rules::new(opened.watch.rules.clone())?;
+        let rules = match opened.watch == self.watch {
+            true => None,
+            false => Some(Rules::new(opened.watch.rules.clone())?),
+        };
         self.change_lines(&config)?;
-        let other_classes = opened.watch.names != self.watch.names;
-        if other_classes {
-            self.metrics = Arc::new(Metrics::new(opened.watch.names.clone()));
-            self.orders.count_in(Arc::clone(&self.metrics));
+        let other_broker = opened.watch.names != self.watch.names
+            || config.events.snapshot != self.config.events.snapshot
+            || config.mqtt != self.config.mqtt
+            || names.device != self.names.device;
+        if other_broker {
+            self.change_broker(&config, &names, &opened.watch);
         }
-        if other_classes || config.metrics != self.config.metrics {
+        if other_broker || config.metrics != self.config.metrics {
             // The old one gives its address back first.
             self.server = None;
             self.server = serve_metrics(&config, &self.metrics)
                 .inspect_err(|error| log::error!("{error}; there are no metrics until the next reload"))
                 .unwrap_or(None);
         }
-        let snapshots = config.events.snapshot != self.config.events.snapshot;
-        if other_classes || snapshots || config.mqtt != self.config.mqtt || names.device != self.names.device
-        {
-            // The old one says that it is offline before the new one is online.
-            drop(self.mqtt.lock().unwrap_or_else(PoisonError::into_inner).take());
-            if let Err(error) = connect(&config, &names, &opened.watch, &self.metrics, &self.mqtt) {
-                log::error!("{error}; nothing is published until the next reload");
-            }
-        }
         if config.source != self.config.source {
             self.orders.change(config.source.clone());
         }
-        let mut setup =
-            setup(&config, &opened.watch, &names, &self.metrics, self.lines.as_ref(), opened.network)?;
-        setup.rules = setup_rules;
-        self.desk.leave(setup);
+        let lines = self.lines.as_ref();
+        self.desk.leave(setup(&config, &opened.watch, rules, &names, &self.metrics, lines, opened.network));
         (self.config, self.watch, self.names) = (config, opened.watch, names);
         Ok(())
+    }
+
+    /// Another client, with counters that begin anew: they are by class and of this client.
+    fn change_broker(&mut self, config: &Config, names: &Names, watch: &Watch) {
+        self.metrics = Arc::new(Metrics::new(watch.names.clone()));
+        self.metrics.set_camera_up(self.status.open);
+        self.orders.count_in(Arc::clone(&self.metrics));
+        // The old one says that it is offline before the new one is online.
+        drop(self.mqtt.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Err(error) = connect(config, names, watch, &self.metrics, &self.mqtt) {
+            log::error!("{error}; nothing is published until the next reload");
+        }
     }
 
     fn change_lines(&mut self, config: &Config) -> Result<(), StartError> {
@@ -337,21 +345,22 @@ fn host_name() -> String {
 fn setup(
     config: &Config,
     watch: &Watch,
+    rules: Option<Rules>,
     names: &Arc<Names>,
     metrics: &Arc<Metrics>,
     lines: Option<&Lines>,
     network: Option<Box<dyn Network>>,
-) -> Result<Setup, StartError> {
-    Ok(Setup {
+) -> Setup {
+    Setup {
         network,
         nms: watch.nms.clone(),
-        rules: Rules::new(watch.rules.clone())?,
+        rules,
         names: Arc::clone(names),
         metrics: Arc::clone(metrics),
         lines: lines.map(Lines::sender),
         period: config.source.fps.map(|fps| Duration::from_secs_f64(1.0 / fps)),
         snapshots: config.events.snapshot,
-    })
+    }
 }
 
 fn serve_metrics(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Server>, StartError> {
