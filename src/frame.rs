@@ -1,6 +1,7 @@
 //! One picture of a live source, as the source gives it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 /// How a frame's bytes make pixels. Names as V4L2 has them, 8 bits a sample.
@@ -39,6 +40,30 @@ impl fmt::Display for PixelFormat {
     }
 }
 
+/// A name that is no [`PixelFormat`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown pixel format `{0}`; known are mjpeg, yuyv, uyvy, nv12, yu12, rgb3, bgr3, grey")]
+pub struct UnknownFormat(String);
+
+impl FromStr for PixelFormat {
+    type Err = UnknownFormat;
+
+    /// By V4L2's name or the one that other programs use, in any case.
+    fn from_str(name: &str) -> Result<Self, UnknownFormat> {
+        Ok(match name.to_ascii_lowercase().as_str() {
+            "mjpeg" | "mjpg" | "jpeg" => Self::Mjpeg,
+            "yuyv" | "yuy2" | "yuyv422" => Self::Yuyv,
+            "uyvy" | "uyvy422" => Self::Uyvy,
+            "nv12" => Self::Nv12,
+            "yu12" | "i420" | "yuv420" | "yuv420p" => Self::Yu12,
+            "rgb3" | "rgb24" | "rgb" => Self::Rgb3,
+            "bgr3" | "bgr24" | "bgr" => Self::Bgr3,
+            "grey" | "gray" => Self::Grey,
+            _ => return Err(UnknownFormat(name.to_owned())),
+        })
+    }
+}
+
 /// A picture and when it was taken. Its buffer is used again for later ones.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -69,5 +94,19 @@ impl Default for Frame {
             captured: SystemTime::UNIX_EPOCH,
             bytes: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_reads_its_own_name() {
+        for name in ["MJPEG", "YUYV", "UYVY", "NV12", "YU12", "RGB3", "BGR3", "GREY"] {
+            assert_eq!(name.parse::<PixelFormat>().unwrap().to_string(), name);
+        }
+        let error = "h264".parse::<PixelFormat>().unwrap_err().to_string();
+        assert!(error.contains("h264") && error.contains("mjpeg"), "{error}");
     }
 }

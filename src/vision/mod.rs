@@ -3,6 +3,7 @@
 //! Everything here gives the same bits on every machine: fixed-point resizing, an own `exp`, stable sorts.
 //! What runs once per frame ([`Letterbox`], [`Detector`]) keeps its buffers and allocates nothing once warm.
 
+pub mod convert;
 pub mod decode;
 pub mod detect;
 pub mod draw;
@@ -10,6 +11,7 @@ mod huffman;
 pub mod letterbox;
 pub mod math;
 
+pub use convert::{ConvertError, to_rgb};
 pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
 pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions};
 pub use draw::{SaveError, draw_detections, encode_jpeg, save_image};
