@@ -9,7 +9,13 @@ use std::time::Duration;
 use crate::frame::Frame;
 
 pub mod files;
+// Its users, streams and HTTP cameras, come next.
+#[cfg_attr(not(test), expect(dead_code))]
+mod jpeg;
 pub mod pictures;
+
+/// Largest frame that is taken from a stream.
+const MAX_FRAME_BYTES: usize = 64 << 20;
 
 /// What came of waiting for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
