@@ -22,9 +22,13 @@ impl Pictures {
     /// Lists a file or folder; `repeat` begins anew at its end.
     ///
     /// # Errors
-    /// It is not there, or has no picture.
+    /// It is not there, is no file or folder, or has no picture.
     pub fn open(path: &Path, repeat: bool) -> Result<Self, SourceError> {
         let name = path.display().to_string();
+        if name == "-" || name.contains("://") || (path.exists() && !path.is_file() && !path.is_dir()) {
+            let cause = "cameras and streams are not read yet; give a picture file or a folder".into();
+            return Err(SourceError::Unfit { name, cause });
+        }
         if !path.exists() {
             let cause = "no such device, file or folder; plug the camera in, or check the path".into();
             return Err(SourceError::Absent { name, cause });
@@ -75,6 +79,43 @@ impl Source for Pictures {
         match self.files.len() {
             1 => format!("{}: 1 picture", self.name),
             count => format!("{}: {count} pictures", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(path: &Path) -> SourceError {
+        Pictures::open(path, false).expect_err("no source")
+    }
+
+    #[test]
+    fn what_gives_no_pictures_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(fault(folder.path()), SourceError::Unfit { .. }));
+        assert!(matches!(fault(&folder.path().join("absent")), SourceError::Absent { .. }));
+        for other in ["-", "http://camera/video", "/dev/null"] {
+            assert!(fault(Path::new(other)).to_string().contains("not read yet"), "{other}");
+        }
+    }
+
+    #[test]
+    fn pictures_come_in_order_and_begin_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        for width in [3, 5] {
+            image::RgbImage::new(width, 2).save(folder.path().join(format!("{width}.png"))).unwrap();
+        }
+        for (repeat, widths) in [(false, vec![3, 5]), (true, vec![3, 5, 3, 5])] {
+            let mut source = Pictures::open(folder.path(), repeat).unwrap();
+            let mut frame = Frame::default();
+            for (number, &width) in widths.iter().enumerate() {
+                assert_eq!(source.next(&mut frame, Duration::ZERO).unwrap(), Next::Frame);
+                assert_eq!((frame.width, frame.sequence), (width, number as u64));
+            }
+            let after = source.next(&mut frame, Duration::ZERO).unwrap();
+            assert_eq!((after == Next::End, source.live()), (!repeat, repeat));
         }
     }
 }
