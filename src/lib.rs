@@ -6,6 +6,8 @@
 //!
 //! ```text
 //! main → cli → everything below
+//! daemon → { config, events, metrics, sink, source }   capture → newest frame → detections → sinks; systemd
+//! config → { detector, events, sink, vision }   TOML, environment and flags, checked at once
 //! eval → { model, source, vision }               datasets, average precision, two engines compared
 //! quant → { detector, reference, engine }       calibration, conversion, error report
 //! detector → { engine, reference, vision }      a picture in, boxes out: the path of every command
@@ -17,6 +19,7 @@
 //! source, sink → { frame, vision }              where pictures come from, where detections go
 //! vision                                        decode, letterbox, DFL + NMS, drawing
 //! model → math                                  YAML and checkpoints → graph of about ten operations
+//! nearest, backoff → nothing                    "did you mean …?", delays between attempts
 //! frame → nothing                               one picture of a live source
 //! kernels → nothing above them                  one table of SIMD kernels, chosen at run time
 //! ```
@@ -25,7 +28,10 @@
 //! `engine::Engine::run` (steps over one arena, no allocation) → `vision::detect` (DFL, NMS) → `sink`.
 //! [`detector::Detector`] holds these together.
 
+pub mod backoff;
 pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod detector;
 pub mod engine;
 pub mod eval;
@@ -35,6 +41,7 @@ pub mod kernels;
 pub mod math;
 pub mod metrics;
 pub mod model;
+pub mod nearest;
 pub mod quant;
 pub mod reference;
 pub mod sink;

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 mod schema;
 
 const SCHEMA: &str = include_str!("../src/sink/detections.schema.json");
-const COMMANDS: [&str; 6] = ["detect", "convert", "inspect", "eval", "bench", "doctor"];
+const COMMANDS: [&str; 7] = ["detect", "run", "convert", "inspect", "eval", "bench", "doctor"];
 
 /// The binary, in a folder of its own, without the caller's settings.
 fn ghostlight(folder: &Path) -> Command {

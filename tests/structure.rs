@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// Modules from the bottom up; a module may use those of a lower level, and itself.
 const LEVELS: &[&[&str]] = &[
-    &["math", "kernels", "frame"],
+    &["math", "kernels", "frame", "nearest", "backoff"],
     &["model"],
     &["weights", "vision"],
     &["engine", "reference", "sink", "source"],
     &["events", "metrics"],
     &["detector"],
-    &["quant"],
-    &["eval"],
+    &["quant", "config"],
+    &["eval", "daemon"],
     &["cli"],
 ];
 

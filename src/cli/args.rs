@@ -3,35 +3,19 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::error::CliError;
-use super::nearest::nearest;
+pub use crate::config::EngineKind;
+use crate::config::parse_size;
+use crate::nearest::nearest;
 use crate::vision::{NmsOptions, Size};
-
-/// Sides of an input are multiples of this: the coarsest level has one cell per 32 pixels.
-const STRIDE: usize = 32;
-/// Longest side of an input.
-const MAX_SIDE: usize = 4096;
-
-/// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineKind {
-    /// The fastest that works here.
-    Auto,
-    /// int8 on the CPU.
-    Cpu,
-    /// int8 on an NVIDIA GPU.
-    Cuda,
-    /// f32 on the CPU, slow: the yardstick for the others.
-    Reference,
-}
 
 /// Which model, and what runs it.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Model file [default: $GHOSTLIGHT_MODEL, then models/default.safetensors here, then the one in
-    /// /usr/share/ghostlight/models]
+    /// Model file [default: $GHOSTLIGHT_MODEL, then the configuration's, then models/default.safetensors here,
+    /// then the one in /usr/share/ghostlight/models]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Size of the network's input in pixels, multiples of 32: one number for a square, or HEIGHTxWIDTH
@@ -97,26 +81,7 @@ fn unknown_class(name: &str, known: &[String]) -> String {
     }
 }
 
-/// `640`, or `384x640` as height and width.
-pub(super) fn parse_size(text: &str) -> Result<Size, String> {
-    let side = |text: &str| text.parse::<usize>().map_err(|_| "give a number like 640, or HxW like 384x640");
-    let (height, width) = match text.split_once(['x', 'X']) {
-        Some((height, width)) => (side(height)?, side(width)?),
-        None => (side(text)?, side(text)?),
-    };
-    let fits = |side: usize| side > 0 && side <= MAX_SIDE && side.is_multiple_of(STRIDE);
-    if fits(height) && fits(width) {
-        return Ok(Size { width, height });
-    }
-    let near = |side: usize| side.min(MAX_SIDE).next_multiple_of(STRIDE).max(STRIDE);
-    let advice = match (near(height), near(width)) {
-        (height, width) if height == width => height.to_string(),
-        (height, width) => format!("{height}x{width}"),
-    };
-    Err(format!("sides must be multiples of {STRIDE}, {STRIDE} to {MAX_SIDE}; try {advice}"))
-}
-
-fn parse_fraction(text: &str) -> Result<f32, String> {
+pub(super) fn parse_fraction(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("give a number from 0 to 1, like 0.25".into()),
@@ -126,26 +91,6 @@ fn parse_fraction(text: &str) -> Result<f32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        let size = |width, height| Ok(Size { width, height });
-        assert_eq!(parse_size("640"), size(640, 640));
-        assert_eq!(parse_size("384x640"), size(640, 384));
-        assert_eq!(parse_size("32X4096"), size(4096, 32));
-        for (text, advice) in [
-            ("600", "try 608"),
-            ("360x640", "try 384x640"),
-            ("0", "try 32"),
-            ("99999", "try 4096"),
-            ("640x", "like 640"),
-            ("-640", "like 640"),
-            ("", "like 640"),
-        ] {
-            let error = parse_size(text).unwrap_err();
-            assert!(error.contains(advice), "{text}: {error}");
-        }
-    }
 
     #[test]
     fn fractions() {

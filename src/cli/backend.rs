@@ -14,7 +14,7 @@ use crate::vision::{Detection, NmsOptions, Pixels, Size};
 use crate::weights::{Model, WeightsError};
 
 /// An opened model, ready to look at pictures.
-pub trait Runner {
+pub trait Runner: Send {
     /// `NAME@HASH`: the model's name and the start of its content's hash.
     fn model(&self) -> &str;
 
@@ -95,11 +95,25 @@ pub fn open(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> 
     open_fitting(path, args, |input| fit(args, input))
 }
 
+/// As [`open`], with nothing left of the file but its copy in memory: for a process that runs for long.
+pub fn open_copied(path: &Path, args: &ModelArgs) -> Result<Box<dyn Runner>, CliError> {
+    open_with(path, args, |input| fit(args, input), Model::read)
+}
+
 /// Opens a model file for the engine that `args` name; `fit` says how pictures fill the input of this size.
 pub fn open_fitting(
     path: &Path,
     args: &ModelArgs,
     fit: impl Fn(Size) -> Fit,
+) -> Result<Box<dyn Runner>, CliError> {
+    open_with(path, args, fit, Model::open)
+}
+
+fn open_with(
+    path: &Path,
+    args: &ModelArgs,
+    fit: impl Fn(Size) -> Fit,
+    load: impl Fn(&Path) -> Result<Model, WeightsError>,
 ) -> Result<Box<dyn Runner>, CliError> {
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let checkpoint = path.extension().is_some_and(|e| e == "pt" || e == "pth");
@@ -118,7 +132,7 @@ pub fn open_fitting(
              --engine reference",
             path.display()
         ))),
-        (EngineKind::Auto | EngineKind::Cpu, false) => open_int8(path, args, threads, fit),
+        (EngineKind::Auto | EngineKind::Cpu, false) => open_int8(path, args, threads, fit, load),
     }
 }
 
@@ -127,9 +141,10 @@ fn open_int8(
     args: &ModelArgs,
     threads: usize,
     fit: impl Fn(Size) -> Fit,
+    load: impl Fn(&Path) -> Result<Model, WeightsError>,
 ) -> Result<Box<dyn Runner>, CliError> {
     let kernels = kernel(args.kernel.as_deref())?;
-    let model = Arc::new(open_model(path)?);
+    let model = Arc::new(load(path).map_err(|e| unopened(path, e))?);
     let (input, id) = (input_size(args, model.info.input_size), model.id());
     let engine = Engine::new(model, kernels, threads).map_err(|e| CliError::data(path, &e))?;
     log::info!("{}: {id}, kernel {}, {threads} threads", path.display(), kernels.name());
@@ -138,10 +153,14 @@ fn open_int8(
 
 /// Maps and checks a model file.
 pub(super) fn open_model(path: &Path) -> Result<Model, CliError> {
-    Model::open(path).map_err(|e| match e {
+    Model::open(path).map_err(|e| unopened(path, e))
+}
+
+fn unopened(path: &Path, error: WeightsError) -> CliError {
+    match error {
         WeightsError::Io(e) => CliError::reading(path, &e),
         e => CliError::data(path, &e),
-    })
+    }
 }
 
 fn open_reference(

@@ -48,7 +48,7 @@ pub struct Args {
     pub calibrate: PathBuf,
     /// Size of the network's input in pixels, multiples of 32: N for a square, or HEIGHTxWIDTH
     /// [default: the checkpoint's]
-    #[arg(long, value_name = "N|HxW", value_parser = super::args::parse_size)]
+    #[arg(long, value_name = "N|HxW", value_parser = crate::config::parse_size)]
     pub imgsz: Option<Size>,
     /// Routing of DynamicConv layers [default: as found in the checkpoint]
     #[arg(long, value_enum)]

@@ -16,8 +16,9 @@ pub mod error;
 pub mod eval;
 mod eval_report;
 pub mod inspect;
+mod log;
 pub mod model_path;
-pub mod nearest;
+pub mod run;
 mod table;
 
 pub use error::{CliError, Exit};
@@ -55,6 +56,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Detect(detect::Args),
+    Run(Box<run::Args>),
     Convert(convert::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),
@@ -76,9 +78,15 @@ pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Ex
             return end(write!(out, "{}", text.render()).map(|()| Outcome::Done).map_err(CliError::from));
         }
     };
-    start_log(cli.verbose, cli.quiet);
+    // A daemon tells its changes of state; a command is silent while all goes well.
+    let usual = match &cli.command {
+        Command::Run(_) => ::log::LevelFilter::Info,
+        _ => ::log::LevelFilter::Warn,
+    };
+    log::start(cli.verbose, cli.quiet, usual);
     let result = match &cli.command {
         Command::Detect(args) => detect::run(args, cli.quiet, out),
+        Command::Run(args) => run::run(args, out),
         Command::Convert(args) => convert::run(args, cli.quiet, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Eval(args) => eval::run(args, cli.quiet, out),
@@ -104,29 +112,10 @@ fn end(result: Result<Outcome, CliError>) -> Exit {
 }
 
 /// Prints an error: `ghostlight: error: FILE: cause; what to do`.
-fn tell(error: &CliError) {
+fn tell(error: &dyn std::fmt::Display) {
+    let priority = log::priority(::log::Level::Error);
     // One write: threads' lines do not mix. A closed standard error is nobody's concern.
-    let _ = io::stderr().write_all(format!("ghostlight: error: {error}\n").as_bytes());
-}
-
-/// Logs go to standard error; `RUST_LOG` overrules the flags.
-fn start_log(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => log::LevelFilter::Error,
-        (false, 0) => log::LevelFilter::Warn,
-        (false, 1) => log::LevelFilter::Info,
-        (false, _) => log::LevelFilter::Trace,
-    };
-    let started = env_logger::Builder::new()
-        .filter_level(level)
-        .parse_default_env()
-        .format(|out, record| {
-            let level = record.level().as_str().to_lowercase();
-            writeln!(out, "ghostlight: {level}: {}", record.args())
-        })
-        .try_init();
-    // Only a second run in one process finds a logger already there; it serves as well.
-    drop(started);
+    let _ = io::stderr().write_all(format!("{priority}ghostlight: error: {error}\n").as_bytes());
 }
 
 #[cfg(test)]

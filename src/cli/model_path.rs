@@ -5,18 +5,46 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use crate::config;
 
 /// Environment variable that names the model.
-const VARIABLE: &str = "GHOSTLIGHT_MODEL";
+pub const VARIABLE: &str = "GHOSTLIGHT_MODEL";
 /// Where a model lies when nobody says so.
 const PLACES: [&str; 2] = ["models/default.safetensors", "/usr/share/ghostlight/models/default.safetensors"];
 
-/// The model's path: the flag, else the variable, else the first usual place where there is one.
+/// The model's path: the flag, else the variable, else the configuration's, else the first usual place where
+/// there is one.
 ///
 /// A model that was asked for is never replaced by another.
 pub fn find(flag: Option<&Path>) -> Result<PathBuf, CliError> {
-    let variable = env::var_os(VARIABLE);
+    let variable = env::var_os(VARIABLE).filter(|path| !path.is_empty());
+    if let (None, None, Some(file)) = (flag, &variable, config::find(None))
+        && let Some(path) = of_config(&file)?
+    {
+        return Ok(path);
+    }
     find_among(flag, variable.as_deref(), &PLACES.map(Path::new))
+}
+
+/// The model where neither flag, variable nor configuration names one.
+pub fn usual() -> Result<PathBuf, CliError> {
+    find_among(None, None, &PLACES.map(Path::new))
+}
+
+/// `[model] path` of the daemon's configuration.
+fn of_config(file: &Path) -> Result<Option<PathBuf>, CliError> {
+    let subject = file.display().to_string();
+    let path = config::model_path(file).map_err(|problems| CliError::Config {
+        subject: subject.clone(),
+        cause: format!("{}; give --model to do without it", problems[0].cause),
+    })?;
+    match path {
+        Some(path) if !path.exists() => Err(CliError::Config {
+            subject,
+            cause: format!("[model] path: no such model {}; check the path", path.display()),
+        }),
+        path => Ok(path),
+    }
 }
 
 fn find_among(flag: Option<&Path>, variable: Option<&OsStr>, places: &[&Path]) -> Result<PathBuf, CliError> {
@@ -36,7 +64,9 @@ fn find_among(flag: Option<&Path>, variable: Option<&OsStr>, places: &[&Path]) -
     if let Some(place) = places.iter().find(|place| place.exists()) {
         return Ok(place.to_path_buf());
     }
+    let file = config::find(None).map_or("none".into(), |file| file.display().to_string());
     let mut looked = vec!["--model (not given)".to_owned(), format!("${VARIABLE} (not set)")];
+    looked.push(format!("[model] path of the configuration ({file})"));
     looked.extend(places.iter().map(|place| format!("{} (absent)", place.display())));
     Err(missing(
         "model".into(),

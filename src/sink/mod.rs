@@ -1,5 +1,6 @@
 //! Where detections go.
 
+pub mod file;
 pub mod jsonl;
 pub mod mqtt;
 pub mod time;

@@ -12,6 +12,7 @@ pub mod files;
 // Its users, streams and HTTP cameras, come next.
 #[cfg_attr(not(test), expect(dead_code))]
 mod jpeg;
+pub mod pictures;
 
 /// Largest frame that is taken from a stream.
 const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -71,6 +72,12 @@ pub trait Source: Send {
     /// # Errors
     /// [`SourceError`]: the source is to be dropped and, if [`SourceError::may_recover`], opened again.
     fn next(&mut self, frame: &mut Frame, patience: Duration) -> Result<Next, SourceError>;
+
+    /// Whether frames come in their own time. What is not live waits for whoever asks, and nothing of it need be
+    /// lost.
+    fn live(&self) -> bool {
+        true
+    }
 
     /// What was opened, for the log: device, format, size and rate.
     fn describe(&self) -> String;

@@ -14,6 +14,14 @@ pub enum WeightsError {
         /// Bytes in the file.
         actual: usize,
     },
+    /// Longer than any model.
+    #[error("file has {actual} bytes, a model has at most {most}; give another file")]
+    TooLong {
+        /// Bytes in the file.
+        actual: u64,
+        /// Bytes that are read.
+        most: u64,
+    },
     /// The header's declared length is absurd or runs past the file.
     #[error("header claims {claimed} bytes, the file has {actual}; copy it again")]
     HeaderLength {

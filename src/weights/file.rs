@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -20,6 +21,8 @@ pub const FORMAT: &str = "1";
 pub const LAYOUT: &str = "n16k4";
 /// Longest header accepted, in bytes: a hundred times what the largest YOLOv8 needs.
 const MAX_HEADER: u64 = 8 << 20;
+/// Longest file that is read to memory: four times the largest YOLOv8 with four experts a layer.
+const MAX_COPY: u64 = 1 << 30;
 
 /// Metadata keys.
 pub mod key {
@@ -93,6 +96,27 @@ impl Model {
         // which leaves the mapped file whole.
         let map = unsafe { Mmap::map(&file)? };
         Self::new(Storage::Map(map))
+    }
+
+    /// Reads and checks a model file, without a map: whatever happens to the file afterwards, the model stays.
+    ///
+    /// For processes that run for long. To cut a mapped file short, as `cp` over it does, kills whoever maps it.
+    ///
+    /// # Errors
+    /// Any fault of the file; see [`WeightsError`].
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        let meta = std::fs::metadata(path)?;
+        if !meta.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a file").into());
+        }
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        if length > MAX_COPY {
+            return Err(WeightsError::TooLong { actual: length, most: MAX_COPY });
+        }
+        let mut arena = Arena::new(length as usize);
+        file.read_exact(arena.bytes_mut())?;
+        Self::new(Storage::Owned(arena))
     }
 
     /// Checks a model that lies in memory.

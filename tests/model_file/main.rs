@@ -89,6 +89,20 @@ fn a_file_on_disk_is_mapped() {
 }
 
 #[test]
+fn a_file_that_was_read_may_be_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    std::fs::write(&path, &*GOOD).unwrap();
+    let model = Model::read(&path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(10).unwrap();
+    look(model).unwrap();
+    file.set_len(3 << 30).unwrap();
+    assert!(matches!(Model::read(&path), Err(WeightsError::TooLong { actual: 3_221_225_472, .. })));
+    assert!(matches!(Model::read(folder.path()), Err(WeightsError::Io(_))));
+}
+
+#[test]
 fn cut_files_are_refused() {
     for len in [0, 1, 7] {
         refused!(GOOD[..len], WeightsError::TooShort { .. });

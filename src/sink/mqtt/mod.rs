@@ -8,7 +8,6 @@
 //! into a slot that keeps their newest. A message leaves the outbox only when the broker has it; what becomes
 //! of each is counted in [`Counts`]. `docs/mqtt.md` tells users about topics, losses and set-up.
 
-mod backoff;
 mod cause;
 pub mod home_assistant;
 mod link;
@@ -21,7 +20,7 @@ mod worker;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-pub use backoff::Backoff;
+pub use crate::backoff::Backoff;
 pub use options::{Credentials, Options, OptionsError, Qos, Tls, Version};
 pub use outbox::Counts;
 pub use state::State;
@@ -39,6 +38,15 @@ pub enum MqttError {
     /// The thread or its runtime could not be started.
     #[error("the MQTT thread does not start: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+impl Options {
+    /// Checks all that can be told without a connection, password and certificates among it.
+    pub fn verify(&self) -> Result<(), OptionsError> {
+        self.check()?;
+        tls::client_config(self.tls.as_ref())?;
+        self.login().map(drop)
+    }
 }
 
 /// The connection to a broker. Its methods return at once, whatever the broker does.

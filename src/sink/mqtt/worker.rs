@@ -9,12 +9,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until};
 
-use super::backoff::{Delays, random};
 use super::cause::Cause;
 use super::link::{Happened, Plan, Runner, Sender};
 use super::options::{Options, Topics};
 use super::outbox::Outbox;
 use super::state::Thermometer;
+use crate::backoff::{Delays, random};
 
 /// Time for what is queued, `offline` and the goodbye, after [`super::Mqtt::shutdown`].
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -1,10 +1,10 @@
-//! Delays between attempts to connect.
+//! Delays between attempts to reach what is away.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// Bounds of the delay between attempts. It doubles at each failure, and half of it is chance: boards that
-/// lost the same broker do not return to it at the same moment.
+/// lost the same peer do not return to it at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// The first delay.
@@ -21,23 +21,24 @@ impl Default for Backoff {
 
 /// The delays of one connection.
 #[derive(Debug)]
-pub(super) struct Delays {
+pub struct Delays {
     bounds: Backoff,
     next: Duration,
 }
 
 impl Delays {
-    pub(super) fn new(bounds: Backoff) -> Self {
+    /// Begins with the first delay.
+    pub fn new(bounds: Backoff) -> Self {
         Self { bounds, next: bounds.first }
     }
 
     /// Begins anew, after a connection that held.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = self.bounds.first;
     }
 
     /// The next delay: half of it fixed, half by chance.
-    pub(super) fn next(&mut self, lasting: bool) -> Duration {
+    pub fn next(&mut self, lasting: bool) -> Duration {
         let whole = if lasting { self.bounds.most } else { self.next };
         self.next = (self.next * 2).min(self.bounds.most);
         whole / 2 + (whole / 2).mul_f64(chance())
@@ -50,7 +51,7 @@ fn chance() -> f64 {
 }
 
 /// 64 bits by chance; for delays and names, not for secrets.
-pub(super) fn random() -> u64 {
+pub fn random() -> u64 {
     RandomState::new().hash_one(0u8)
 }
 
