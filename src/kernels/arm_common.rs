@@ -120,10 +120,16 @@ pub(super) unsafe fn channel_sums(
             // `row` has 16 elements.
             unsafe {
                 let (mut low, mut high) = (vdupq_n_s16(0), vdupq_n_s16(0));
-                for p in start..end {
-                    let bytes = load(input.add(p * stride), sums.len());
-                    low = vaddw_s8(low, vget_low_s8(bytes));
-                    high = vaddw_high_s8(high, bytes);
+                let pixel = |p: usize| load(input.add(p * stride), sums.len());
+                for p in (start..end - 1).step_by(2) {
+                    let (a, b) = (pixel(p), pixel(p + 1));
+                    low = vaddq_s16(low, vaddl_s8(vget_low_s8(a), vget_low_s8(b)));
+                    high = vaddq_s16(high, vaddl_high_s8(a, b));
+                }
+                if !(end - start).is_multiple_of(2) {
+                    let last = pixel(end - 1);
+                    low = vaddw_s8(low, vget_low_s8(last));
+                    high = vaddw_high_s8(high, last);
                 }
                 vst1q_s16(row.as_mut_ptr(), low);
                 vst1q_s16(row.as_mut_ptr().add(8), high);

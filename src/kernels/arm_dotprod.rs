@@ -142,19 +142,6 @@ macro_rules! step16 {
     };
 }
 
-/// Copies pixel 0's start values, v0-v3, to another pixel.
-#[rustfmt::skip]
-macro_rules! start {
-    ($s0:literal, $s1:literal, $s2:literal, $s3:literal) => {
-        concat!(
-            "mov v", $s0, ".16b, v0.16b\n",
-            "mov v", $s1, ".16b, v1.16b\n",
-            "mov v", $s2, ".16b, v2.16b\n",
-            "mov v", $s3, ".16b, v3.16b\n",
-        )
-    };
-}
-
 /// Sums of 5 pixels x 16 channels.
 ///
 /// # Safety
@@ -169,12 +156,11 @@ unsafe fn sums(tile: &DenseTile<'_>, weights: *const i8, bias: *const i32) -> [S
     // them, and 16 of `bias`, all readable by this function's duties; writes no memory.
     unsafe {
         asm!(
-            "ldp q0, q1, [{bias}]",
-            "ldp q2, q3, [{bias}, #32]",
-            start!("4", "5", "6", "7"),
-            start!("8", "9", "10", "11"),
-            start!("12", "13", "14", "15"),
-            start!("16", "17", "18", "19"),
+            "ld1 {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{bias}]",
+            "ld1 {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{bias}]",
+            "ld1 {{v8.4s, v9.4s, v10.4s, v11.4s}}, [{bias}]",
+            "ld1 {{v12.4s, v13.4s, v14.4s, v15.4s}}, [{bias}]",
+            "ld1 {{v16.4s, v17.4s, v18.4s, v19.4s}}, [{bias}]",
             "2:",
             "ldp {a0}, {a1}, [{table}], #16",
             "ldp {a2}, {a3}, [{table}], #16",

@@ -282,13 +282,16 @@ pub(super) unsafe fn store_float(tile: &DenseTile<'_>, index: usize, row: usize,
     unsafe {
         let scale = tile.requant.scale.as_ptr().add(tile.first_channel + offset);
         for (r, sums) in (row..tile.rows).zip(sums) {
+            let out = tile.out.add(r * tile.out_stride + offset * 4);
             let mut all = [0f32; 16];
+            let to = if bytes == 64 { out.cast::<f32>() } else { all.as_mut_ptr() };
             for (i, &sum) in sums.iter().enumerate() {
                 let product = vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scale.add(4 * i)));
-                vst1q_f32(all.as_mut_ptr().add(4 * i), product);
+                vst1q_f32(to.add(4 * i), product);
             }
-            let out = tile.out.add(r * tile.out_stride + offset * 4);
-            std::ptr::copy_nonoverlapping(all.as_ptr().cast::<u8>(), out, bytes);
+            if bytes != 64 {
+                std::ptr::copy_nonoverlapping(all.as_ptr().cast::<u8>(), out, bytes);
+            }
         }
     }
 }

@@ -144,14 +144,13 @@ macro_rules! step8 {
     };
 }
 
-/// Start values of a pair of channels for all pixels.
+/// Start values of a pair of pixels: each pair of channels twice.
 #[rustfmt::skip]
 macro_rules! start {
-    ($s0:literal, $s1:literal, $s2:literal) => {
+    ($s0:literal, $s1:literal, $s2:literal, $s3:literal, $s4:literal, $s5:literal, $s6:literal, $s7:literal) => {
         concat!(
-            "ld1r {{v", $s0, ".2d}}, [{bias}], #8\n",
-            "mov v", $s1, ".16b, v", $s0, ".16b\n",
-            "mov v", $s2, ".16b, v", $s0, ".16b\n",
+            "ld4r {{v", $s0, ".2d, v", $s1, ".2d, v", $s2, ".2d, v", $s3, ".2d}}, [{bias}]\n",
+            "ld4r {{v", $s4, ".2d, v", $s5, ".2d, v", $s6, ".2d, v", $s7, ".2d}}, [{bias_high}]\n",
         )
     };
 }
@@ -171,14 +170,9 @@ unsafe fn sums(tile: &DenseTile<'_>, weights: *const i8, bias: *const i32) -> [S
     // last 4 of them, and 16 of `bias`, all readable by this function's duties; writes no memory.
     unsafe {
         asm!(
-            start!("0", "8", "16"),
-            start!("1", "9", "17"),
-            start!("2", "10", "18"),
-            start!("3", "11", "19"),
-            start!("4", "12", "20"),
-            start!("5", "13", "21"),
-            start!("6", "14", "22"),
-            start!("7", "15", "23"),
+            start!("0", "1", "2", "3", "4", "5", "6", "7"),
+            start!("8", "9", "10", "11", "12", "13", "14", "15"),
+            start!("16", "17", "18", "19", "20", "21", "22", "23"),
             "2:",
             "ldp {a0}, {a1}, [{table}], #16",
             "ldp {a2}, {a3}, [{table}], #16",
@@ -208,7 +202,8 @@ unsafe fn sums(tile: &DenseTile<'_>, weights: *const i8, bias: *const i32) -> [S
             table = inout(reg) tile.pixels.as_ptr() => _,
             w = inout(reg) weights => _,
             taps = inout(reg) tile.taps => _,
-            bias = inout(reg) bias => _,
+            bias = in(reg) bias,
+            bias_high = in(reg) bias.add(8),
             depth = in(reg) tile.depth,
             deep = in(reg) tile.depth / 16,
             a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _,

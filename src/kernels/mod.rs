@@ -41,6 +41,8 @@ pub mod team;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
+mod x86_madd;
+#[cfg(target_arch = "x86_64")]
 mod x86_vnni;
 
 #[cfg(test)]

@@ -3,24 +3,24 @@
 //! | kernel | tile | step of K | product |
 //! |---|---|---|---|
 //! | `avx-vnni` | 6 pixels x 16 channels: 12 sums, 2 cells, 1 pixel | 4 | `vpdpbusd`, exact |
-//! | `avx2` | 2 pixels x 16 channels: 8 sums, 1 quarter cell, 2 pixels | 4 | `vpmaddwd` of widened bytes |
+//! | `avx2` | 6 pixels x 16 channels, 8 blocks in turn: 12 sums, half a cell, 1 pixel | 4 | `vpmaddwd` |
 //!
-//! `vpmaddubsw` is not used: 2 * 255 * 127 does not fit its i16. The `avx2` sums of a channel are two
-//! (of inputs 0 and 1, and 2 and 3), added up at the end.
-//! Layout: pixel pointers `[tap][6]` or `[tap][2]`, weights `N16K4`, output rows `out_stride` apart.
+//! The loop of `avx2` is in `super::x86_madd`.
+//! Layout: pixel pointers `[tap][6]`, weights `N16K4`, output rows `out_stride` apart.
 //! Epilogue: sums go through a buffer in L1, two pixels at a time: converted, packed to i16, activated,
 //! packed to u8, and put in order by one permutation.
 //! Figures: Zen 5, one thread, `kernels::tests::throughput`: 64-channel 3x3 layers run at 240 GMAC/s
-//! (`avx-vnni`) and 81 GMAC/s (`avx2`).
+//! (`avx-vnni`) and 95 GMAC/s (`avx2`).
 //! Test: `kernels::tests`.
 
+use super::x86_madd;
 use super::{Act, CELL_CHANNELS, DenseTile, DepthwiseTile, Kernels, Layout, MAX_TAPS, Requant, Tile};
 use std::arch::x86_64::*;
 
 /// Most pixels of a tile, made even: sums that the epilogue takes.
-const PIXELS: usize = 6;
+pub(super) const PIXELS: usize = 6;
 /// The two halves of a pixel's sums of a block.
-type Sums = [__m256i; 2];
+pub(super) type Sums = [__m256i; 2];
 
 /// The kernel for AVX2; the value proves that the CPU has it.
 #[derive(Debug, Clone, Copy)]
@@ -87,12 +87,12 @@ impl Kernels for Avx2 {
     }
 
     fn tile(&self) -> Tile {
-        Tile { rows: 2, blocks: 1 }
+        Tile { rows: PIXELS, blocks: 8 }
     }
 
     unsafe fn dense(&self, tile: &DenseTile<'_>) {
         // SAFETY: the CPU has the feature (`new`); duties are the same.
-        unsafe { dense_madd(tile) }
+        unsafe { x86_madd::dense(tile) }
     }
 
     common!();
@@ -151,55 +151,11 @@ unsafe fn dense_vnni(tile: &DenseTile<'_>) {
         }
     }
     // SAFETY: duties are passed on.
-    unsafe { finish(&sums, tile.rows, &Out::of(tile)) };
-}
-
-/// # Safety
-/// - The CPU has the feature. - Duties of [`Kernels::dense`] with a tile of 2x16.
-#[target_feature(enable = "avx2")]
-unsafe fn dense_madd(tile: &DenseTile<'_>) {
-    // Three would spill one sum, and its way through memory is longer than the loop.
-    const R: usize = 2;
-    // Each sum vector is two sums of four channels: the block has four.
-    let mut acc = [[_mm256_setzero_si256(); 4]; R];
-    let mut weights = tile.weights;
-    for tap in 0..tile.taps {
-        // SAFETY: the table has `taps` rows of `R`.
-        let pixels: [*const u8; R] =
-            std::array::from_fn(|r| unsafe { *tile.pixels.as_ptr().add(tap * R + r) });
-        for k in (0..tile.depth).step_by(4) {
-            // SAFETY: each pixel is readable for `depth` bytes, a multiple of 4.
-            let a: [__m256i; R] = std::array::from_fn(|r| unsafe {
-                _mm256_cvtepu8_epi16(_mm_set1_epi32(pixels[r].add(k).cast::<i32>().read_unaligned()))
-            });
-            #[expect(clippy::needless_range_loop, reason = "the second index")]
-            for q in 0..4 {
-                // SAFETY: the block has 64 bytes for each tap and four channels.
-                let w = unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.add(q * 16).cast())) };
-                for r in 0..R {
-                    acc[r][q] = _mm256_add_epi32(acc[r][q], _mm256_madd_epi16(a[r], w));
-                }
-            }
-            weights = weights.wrapping_add(64);
-        }
-    }
-    let bias = tile.requant.bias[tile.first_channel..].as_ptr();
-    let mut sums = [[_mm256_setzero_si256(); 2]; PIXELS];
-    for r in 0..R {
-        for h in 0..2 {
-            // Channels 0 1 4 5 | 2 3 6 7 of this half, then in order.
-            let both = _mm256_hadd_epi32(acc[r][2 * h], acc[r][2 * h + 1]);
-            let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(both);
-            // SAFETY: the bias reaches the block.
-            sums[r][h] = _mm256_add_epi32(both, unsafe { _mm256_loadu_si256(bias.add(h * 8).cast()) });
-        }
-    }
-    // SAFETY: duties are passed on.
-    unsafe { finish(&sums, tile.rows, &Out::of(tile)) };
+    unsafe { finish(&sums, tile.rows, &Out::of_block(tile, 0)) };
 }
 
 /// Where a block's sums go.
-struct Out<'a> {
+pub(super) struct Out<'a> {
     requant: &'a Requant,
     first_channel: usize,
     channels: usize,
@@ -210,14 +166,17 @@ struct Out<'a> {
 }
 
 impl<'a> Out<'a> {
-    fn of(tile: &DenseTile<'a>) -> Self {
+    /// Where block `block` of a tile goes.
+    pub(super) fn of_block(tile: &DenseTile<'a>, block: usize) -> Self {
+        let first = block * CELL_CHANNELS;
+        let element = if tile.requant.is_float() { 4 } else { 1 };
         Self {
             requant: tile.requant,
-            first_channel: tile.first_channel,
-            channels: tile.channels,
-            out: tile.out,
+            first_channel: tile.first_channel + first,
+            channels: (tile.channels - first).min(CELL_CHANNELS),
+            out: tile.out.wrapping_add(first * element),
             out_stride: tile.out_stride,
-            residual: tile.residual,
+            residual: tile.residual.wrapping_add(first),
             residual_stride: tile.residual_stride,
         }
     }
@@ -320,7 +279,7 @@ unsafe fn store_part(to: *mut u8, count: usize, vector: __m128i) {
 /// - The CPU has the feature. - `rows <= sums.len()`, which is even.
 /// - `out` keeps the duties of [`Kernels::dense`] for `rows` pixels of one block.
 #[target_feature(enable = "avx2")]
-unsafe fn finish(sums: &[Sums], rows: usize, out: &Out<'_>) {
+pub(super) unsafe fn finish(sums: &[Sums], rows: usize, out: &Out<'_>) {
     let (requant, c, channels) = (out.requant, out.first_channel, out.channels);
     // SAFETY: the vectors reach the block.
     let scale: [__m256; 2] =

@@ -202,10 +202,11 @@ type Lanes = [i32; LANES];
 /// The loops: `L = 16 * D` lanes, `[16][D]`, of one cell at a time.
 #[inline(always)]
 fn mix_lanes<const L: usize, const D: usize>(block: &Block<'_>, out: &mut [i8]) -> Sums {
-    let mut alpha = [[0i32; L]; MAX_EXPERTS];
+    // In 16 bits, so that a product is one widening multiplication.
+    let mut alpha = [[0i16; L]; MAX_EXPERTS];
     for (e, alpha) in alpha[..block.count].iter_mut().enumerate() {
         for (lane, alpha) in alpha.iter_mut().enumerate() {
-            *alpha = block.alpha[e * block.alpha_stride + lane / D];
+            *alpha = block.alpha[e * block.alpha_stride + lane / D] as i16;
         }
     }
     let alpha = &alpha[..block.count];
@@ -244,7 +245,8 @@ fn mix_lanes<const L: usize, const D: usize>(block: &Block<'_>, out: &mut [i8]) 
             let mixed = mixed(alpha, cell, part);
             for i in 0..LANES {
                 let bits = (mixed[i] as f32 * ratio[i] + MAGIC).to_bits() as i32;
-                let w = bits.wrapping_sub(MAGIC.to_bits() as i32).clamp(-127, 127);
+                // `|mixed| <= most`, so that no clamp is needed.
+                let w = bits.wrapping_sub(MAGIC.to_bits() as i32);
                 out[i] = w as i8;
                 sums[i] = sums[i].wrapping_add(w.wrapping_mul(zero[i]));
             }
@@ -256,12 +258,12 @@ fn mix_lanes<const L: usize, const D: usize>(block: &Block<'_>, out: &mut [i8]) 
 
 /// `Σ_e alpha[e] * w_e` of the `part`th 16 lanes of one cell.
 #[inline(always)]
-fn mixed<const L: usize>(alpha: &[[i32; L]], cell: &[i8], part: usize) -> Lanes {
+fn mixed<const L: usize>(alpha: &[[i16; L]], cell: &[i8], part: usize) -> Lanes {
     let mut sum = [0i32; LANES];
     for (alpha, w) in alpha.iter().zip(cell.as_chunks::<L>().0) {
         let (alpha, w) = (&alpha.as_chunks::<LANES>().0[part], &w.as_chunks::<LANES>().0[part]);
         for i in 0..LANES {
-            sum[i] = sum[i].wrapping_add(alpha[i].wrapping_mul(i32::from(w[i])));
+            sum[i] = sum[i].wrapping_add(i32::from(alpha[i]) * i32::from(w[i]));
         }
     }
     sum

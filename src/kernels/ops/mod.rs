@@ -8,6 +8,7 @@ mod conv;
 mod depthwise;
 mod elementwise;
 mod mix;
+mod pixels;
 mod pool;
 
 pub use conv::{ConvJob, conv};

@@ -234,6 +234,13 @@ fn depths_around_each_cell() {
     }
 }
 
+/// More inputs than any kernel holds at a time.
+#[test]
+fn long_sums_are_made_in_parts() {
+    check(Case::new(329, 20, (3, 5), 3));
+    check(Case::new(1300, 20, (1, 3), 3));
+}
+
 #[test]
 fn windows_strides_dilations_and_borders() {
     for kernel in [1, 3, 5, 7] {

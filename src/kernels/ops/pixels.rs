@@ -1,0 +1,194 @@
+//! Where the taps of a tile's output pixels read: the table of pointers of an indirect convolution.
+//!
+//! A table `[tap][pitch]` points to the input pixel that each tap of each output pixel reads; taps outside
+//! the picture point to a row of zero points. Where a window's row of taps is one run of memory (dense input,
+//! no dilation) and the tile is away from borders, that row is one long tap.
+//!
+//! Most tiles lie on one row of the output, away from borders. Their tables differ by one distance alone, so
+//! that the last one is kept and moved: two to four pointers an instruction, where a narrow layer would
+//! otherwise spend a sixth of its time on filling tables.
+//!
+//! Test: `kernels::tests`.
+
+use super::super::arena::SLACK;
+use super::super::{Layout, MAX_ROWS, MAX_TAPS};
+use super::ConvJob;
+
+/// Pointers `[tap][pitch]`.
+type Pointers = [*const u8; MAX_TAPS * MAX_ROWS];
+/// Pointers that are moved together, whether they are in use or not.
+const MOVED: usize = 8;
+
+/// The pointers of one tile after another.
+pub(super) struct Table<'a> {
+    job: &'a ConvJob<'a>,
+    /// First byte of the input view.
+    start: *const u8,
+    pitch: usize,
+    depth: usize,
+    /// Taps, and readable bytes of each, of a tile away from borders.
+    inner: (usize, usize),
+    /// Whether each output pixel reads the input pixel of its own number.
+    one_to_one: bool,
+    /// The last whole tile away from borders.
+    kept: Pointers,
+    /// Its first pixel's top left tap, in bytes from `start`.
+    kept_at: Option<isize>,
+    /// Its pixels.
+    kept_rows: usize,
+    /// How many more tiles of as many pixels follow on the same row, away from borders.
+    ready: usize,
+    /// Bytes from one of them to the next.
+    advance: isize,
+    /// Any other tile.
+    border: Pointers,
+}
+
+impl<'a> Table<'a> {
+    /// A table for `job`, whose input begins at `start`; rows of pointers are `pitch` long.
+    pub(super) fn new(job: &'a ConvJob<'a>, layout: Layout, start: *const u8, pitch: usize) -> Self {
+        const { assert!(SLACK >= 8, "rounding a pixel's channels up reads less than 8 bytes past its end") };
+        let ConvJob { input, output, kernel, .. } = *job;
+        let depth = job.depth(layout);
+        let joined = kernel > 1 && job.dilation == 1 && input.stride == depth;
+        let one_to_one = kernel == 1
+            && job.stride == 1
+            && (job.pad_top, job.pad_left) == (0, 0)
+            && (input.height, input.width) == (output.height, output.width);
+        let across = if joined { 1 } else { kernel };
+        let pad = job.pad_row.as_ptr();
+        Self {
+            job,
+            start,
+            pitch,
+            depth,
+            inner: (kernel * across, depth * kernel / across),
+            one_to_one,
+            kept: [pad; MAX_TAPS * MAX_ROWS],
+            kept_at: None,
+            kept_rows: 0,
+            ready: 0,
+            advance: 0,
+            border: [pad; MAX_TAPS * MAX_ROWS],
+        }
+    }
+
+    /// Points to what output pixels `at..at + rows` read; gives the pointers, taps, and readable bytes of each.
+    ///
+    /// All pointers are within the input view, whose last pixel may be read for `depth` bytes: less than
+    /// [`SLACK`] past its end; or they are to `pad_row`, which has `depth` bytes.
+    #[inline]
+    pub(super) fn fill(&mut self, at: usize, rows: usize) -> (&[*const u8], usize, usize) {
+        let (taps, depth) = self.inner;
+        if self.ready > 0 && rows == self.kept_rows {
+            self.ready -= 1;
+            self.move_by(self.advance);
+        } else if let Some((first, pixels)) = self.inside(at)
+            && pixels >= rows
+        {
+            self.keep(first, rows);
+            self.ready = (pixels - rows) / rows;
+        } else {
+            self.ready = 0;
+            self.fill_border(at, rows);
+            let taps = self.job.kernel * self.job.kernel;
+            return (&self.border[..taps * self.pitch], taps, self.depth);
+        }
+        (&self.kept[..taps * self.pitch], taps, depth)
+    }
+
+    /// Where output pixel `at` reads nothing outside the picture: bytes from `start` to its top left tap, and
+    /// how many pixels, itself included, follow one another at equal distances and read nothing outside.
+    fn inside(&self, at: usize) -> Option<(isize, usize)> {
+        let ConvJob { input, output, kernel, stride, dilation, .. } = *self.job;
+        if self.one_to_one {
+            return Some(((at * input.stride) as isize, output.pixels() - at));
+        }
+        let (oy, ox) = (at / output.width, at % output.width);
+        let (y, x) = self.corner(oy, ox);
+        let reach = ((kernel - 1) * dilation) as isize;
+        // Free columns to the right of the window.
+        let free = input.width as isize - 1 - (x + reach);
+        if y < 0 || y + reach >= input.height as isize || x < 0 || free < 0 {
+            return None;
+        }
+        let pixels = (free as usize / stride.max(1) + 1).min(output.width - ox);
+        Some((self.offset(y, x), pixels))
+    }
+
+    /// The top left tap of an output pixel.
+    fn corner(&self, oy: usize, ox: usize) -> (isize, isize) {
+        let (top, left) = (self.job.pad_top as isize, self.job.pad_left as isize);
+        ((oy * self.job.stride) as isize - top, (ox * self.job.stride) as isize - left)
+    }
+
+    /// Bytes from `start` to a position.
+    fn offset(&self, y: isize, x: isize) -> isize {
+        isize::wrapping_mul(y * self.job.input.width as isize + x, self.job.input.stride as isize)
+    }
+
+    /// Makes `kept` the table of a tile away from borders whose first pixel's top left tap is at `first`.
+    fn keep(&mut self, first: isize, rows: usize) {
+        match self.kept_at {
+            Some(before) if self.kept_rows == rows => self.move_by(first - before),
+            _ => self.fill_inside(first, rows),
+        }
+    }
+
+    /// Moves the kept tile.
+    #[inline]
+    fn move_by(&mut self, bytes: isize) {
+        let used = (self.inner.0 * self.pitch).next_multiple_of(MOVED).min(self.kept.len());
+        for pointers in self.kept[..used].as_chunks_mut::<MOVED>().0 {
+            pointers.iter_mut().for_each(|p| *p = p.wrapping_offset(bytes));
+        }
+        self.kept_at = self.kept_at.map(|at| at + bytes);
+    }
+
+    fn fill_inside(&mut self, first: isize, rows: usize) {
+        let ConvJob { input, kernel, stride, dilation, .. } = *self.job;
+        let across = self.inner.0 / kernel;
+        let line = input.width * input.stride * dilation;
+        for (tap, pointers) in self.kept.chunks_exact_mut(self.pitch).take(self.inner.0).enumerate() {
+            let (ky, kx) = (tap / across, tap % across);
+            let origin = self.start.wrapping_add(ky * line + kx * dilation * input.stride);
+            for (r, pointer) in pointers.iter_mut().enumerate() {
+                let ahead = (r.min(rows - 1) * stride * input.stride) as isize;
+                *pointer = origin.wrapping_offset(first + ahead);
+            }
+        }
+        (self.kept_at, self.kept_rows) = (Some(first), rows);
+        self.advance = (rows * stride * input.stride) as isize;
+    }
+
+    fn fill_border(&mut self, at: usize, rows: usize) {
+        let ConvJob { input, output, kernel, dilation, pad_row, .. } = *self.job;
+        let (height, width) = (input.height as isize, input.width as isize);
+        let (mut oy, mut ox) = (at / output.width, at % output.width);
+        for r in 0..self.pitch {
+            if r >= rows {
+                for pointers in self.border.chunks_exact_mut(self.pitch).take(kernel * kernel) {
+                    pointers[r] = pointers[r - 1];
+                }
+                continue;
+            }
+            let (top, left) = self.corner(oy, ox);
+            for ky in 0..kernel {
+                let y = top + (ky * dilation) as isize;
+                let line = self.start.wrapping_offset(self.offset(y, left));
+                for kx in 0..kernel {
+                    let ahead = kx * dilation;
+                    let x = left + ahead as isize;
+                    let seen = y >= 0 && y < height && x >= 0 && x < width;
+                    let pixel = line.wrapping_add(ahead * input.stride);
+                    self.border[(ky * kernel + kx) * self.pitch + r] =
+                        if seen { pixel } else { pad_row.as_ptr() };
+                }
+            }
+            ox += 1;
+            if ox == output.width {
+                (oy, ox) = (oy + 1, 0);
+            }
+        }
+    }
+}
