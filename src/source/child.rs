@@ -234,13 +234,20 @@ impl Play {
         let words = String::from_utf8_lossy(words);
         let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = lines[lines.len().saturating_sub(LINES)..].join("; ");
-        let plain: String = last.chars().filter(|c| !c.is_control()).collect();
+        let plain = without_pointers(&last.chars().filter(|c| !c.is_control()).collect::<String>());
         match &self.input {
             _ if plain.is_empty() => plain,
             Input::File { .. } => format!(": {plain}"),
             Input::Address(address) => format!(": {}", address::hide(&plain, address)),
         }
     }
+}
+
+/// Words without ffmpeg's ` @ 0x55…`, which differ from run to run: the same fault is to have the same words.
+fn without_pointers(words: &str) -> String {
+    let mut parts = words.split(" @ 0x");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
 }
 
 /// A child and the group that it leads. Dropping it ends both.
