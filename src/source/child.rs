@@ -217,16 +217,20 @@ impl Play {
         let cause = format!("{} {ending}{said}", self.player.path().display());
         let success = status.is_some_and(|status| status.success());
         match self.input {
-            Input::File { .. } if any && success => Ok(()),
-            Input::File { .. } if !any => {
-                Err(SourceError::Unfit { name, cause: format!("no picture; {cause}") })
+            // Played again from its start, it would break at the same place.
+            Input::File { .. } if any => {
+                if !success {
+                    log::warn!("{name}: {cause}");
+                }
+                Ok(())
             }
+            Input::File { .. } => Err(SourceError::Unfit { name, cause: format!("no picture; {cause}") }),
             Input::Address(_) if cause.contains("401 Unauthorized") => Err(SourceError::Unfit {
                 name,
                 cause: format!("{cause}; check user and password in the address"),
             }),
             Input::Address(_) if !any => Err(SourceError::Absent { name, cause }),
-            _ => Err(SourceError::Read { name, error: io::Error::other(cause) }),
+            Input::Address(_) => Err(SourceError::Read { name, error: io::Error::other(cause) }),
         }
     }
 

@@ -70,7 +70,8 @@ fn a_file_ends_and_a_stream_is_read_anew() {
     let fault = play(FRAME, address()).unwrap_err();
     assert!(matches!(fault, SourceError::Read { .. }), "{fault}");
     let broken = format!("{FRAME}; echo 'moov atom gone' >&2; exit 7");
-    let fault = play(&broken, file()).unwrap_err().to_string();
+    assert_eq!(play(&broken, file()).unwrap(), Next::End);
+    let fault = play(&broken, address()).unwrap_err().to_string();
     assert!(fault.contains("ended with code 7: moov atom gone"), "{fault}");
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::SourceError;
 use super::pump::{Gate, Pump, STEP, read};
-use super::stream::{Asked, Decoder};
+use super::stream::{Asked, Decoder, StreamError};
 
 const NAME: &str = "standard input";
 /// Longest that opening waits for the first bytes.
@@ -75,6 +75,11 @@ fn pump(gate: &Gate, fd: &OwnedFd, mut decoder: Decoder) -> (Decoder, Result<(),
                     gate.opened(|| decoder.describe());
                     continue;
                 }
+                // What comes behind it means nothing, and what came before does not come again.
+                Err(error @ StreamError::Lost(_)) if decoder.count() > 0 => {
+                    log::warn!("{NAME}: {error}");
+                    Ok(())
+                }
                 Err(error) => Err(error.of(NAME)),
             },
             Err(error) => Err(fault(error)),
@@ -112,6 +117,18 @@ mod tests {
         assert_eq!(pump.next(&mut frame, Duration::ZERO).unwrap(), Next::Nothing);
         drop(writer);
         assert_eq!(pump.next(&mut frame, LONG).unwrap(), Next::End);
+    }
+
+    #[test]
+    fn a_stream_that_breaks_ends() {
+        static LEFT: Mutex<Option<Decoder>> = Mutex::new(None);
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"YUV4MPEG2 W2 H2 Cmono\nFRAME\nabcdgarbage").unwrap();
+        let mut pump = open_fd(reader.into(), Asked::default(), &LEFT).unwrap();
+        let mut frame = Frame::default();
+        assert_eq!(pump.next(&mut frame, LONG).unwrap(), Next::Frame);
+        assert_eq!(pump.next(&mut frame, LONG).unwrap(), Next::End);
+        assert!(LEFT.lock().unwrap().is_none());
     }
 
     #[test]
