@@ -4,6 +4,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::args::{EngineKind, ModelArgs, parse_fraction};
 use super::backend::{self, Runner};
@@ -12,8 +13,7 @@ use super::{Outcome, model_path, tell};
 use crate::config::value::Value;
 use crate::config::{self, Loaded, Override, Place, Problem, parse_size};
 use crate::daemon::{self, End, Host, Look, Network, Opened, Opener, StageTimes, StartError};
-use crate::source::Source;
-use crate::source::pictures::Pictures;
+use crate::source::{self, SourceOptions};
 use crate::vision::{NmsOptions, Pixels, Size};
 
 /// Watch a camera or stream until SIGTERM: JSON lines, MQTT, metrics
@@ -69,9 +69,12 @@ pub struct Args {
     pub kernel: Option<String>,
 }
 
+/// Size of most networks' input, until the model is open.
+const INPUT: Size = Size { width: 640, height: 640 };
+
 /// Checks everything, then runs the daemon.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome, CliError> {
-    let mut command = Command { args: args.clone(), last: None };
+    let mut command = Command { args: args.clone(), last: None, input: Arc::new(Mutex::new(INPUT)) };
     let loaded = match command.read() {
         Ok(loaded) => loaded,
         Err(problems) => return Ok(tell_all(&problems)),
@@ -133,6 +136,8 @@ struct Origin {
 struct Command {
     args: Args,
     last: Option<Origin>,
+    /// Size of the network's input, which a camera's size is chosen for.
+    input: Arc<Mutex<Size>>,
 }
 
 impl Command {
@@ -207,6 +212,7 @@ impl Command {
             kernel: model.kernel.clone(),
         };
         let runner = backend::open_copied(&path, &args)?;
+        *self.input.lock().unwrap_or_else(PoisonError::into_inner) = runner.input();
         let classes = runner.classes().to_vec();
         Ok(loaded.watch(&classes).map(|watch| {
             self.last = Some(Origin { model: model.clone(), path, identity, classes });
@@ -242,9 +248,18 @@ impl Host for Command {
     }
 
     fn opener(&self) -> Opener {
-        Box::new(|source| {
-            let pictures = Pictures::open(Path::new(&source.address), source.repeat)?;
-            Ok(Box::new(pictures) as Box<dyn Source>)
+        let input = Arc::clone(&self.input);
+        Box::new(move |config| {
+            source::open(&SourceOptions {
+                from: config.address.clone(),
+                format: config.format,
+                width: config.width,
+                height: config.height,
+                fps: config.fps,
+                want: *input.lock().unwrap_or_else(PoisonError::into_inner),
+                repeat: config.repeat,
+                player: None,
+            })
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::backoff::{Backoff, Delays};
 use crate::config::Source as SourceConfig;
 use crate::frame::Frame;
 use crate::metrics::Metrics;
-use crate::source::{Next, Source, SourceError};
+use crate::source::{Next, Source, SourceError, shown};
 
 /// Longest wait for a frame before looking at orders.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -184,7 +184,7 @@ impl Capture {
                 Ok(Next::Nothing) if live && last_frame.elapsed() > stall => {
                     let cause =
                         format!("no picture for {} s; check the camera and its cable", stall.as_secs());
-                    return Gone::Lost(SourceError::Absent { name: order.source.address.clone(), cause });
+                    return Gone::Lost(SourceError::Absent { name: shown(&order.source.address), cause });
                 }
                 Ok(Next::Nothing) => {}
                 Err(fault) => return Gone::Lost(fault),

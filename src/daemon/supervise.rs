@@ -17,6 +17,7 @@ use crate::config::{Config, Loaded, Watch};
 use crate::events::Rules;
 use crate::metrics::{self, Metrics, Server};
 use crate::sink::mqtt::{self, Mqtt};
+use crate::source;
 
 /// Time between two lines of status.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -326,7 +327,8 @@ fn wait(until: Instant, done: impl Fn() -> bool) -> bool {
 fn names(config: &Config, model: &str, classes: &[String]) -> Names {
     Names {
         device: config.device.clone().unwrap_or_else(host_name),
-        source: config.source.address.clone(),
+        // Lines are read by others.
+        source: source::shown(&config.source.address),
         model: model.to_owned(),
         classes: classes.to_vec(),
     }

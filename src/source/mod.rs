@@ -1,21 +1,37 @@
 //! Where pictures come from.
 //!
 //! [`files`] lists pictures for `detect`. The live ones are a [`Source`] each: the daemon's capture thread
-//! asks for the next frame, and opens the source again after an error.
+//! asks for the next frame, and opens the source again after an error. [`open()`] finds out which one a text
+//! means. Streams are read by a thread each (`pump`), which keeps the newest frame: standard input (`stdin`),
+//! HTTP cameras (`http`), and what a player decodes (`child`).
 
 use std::io;
 use std::time::Duration;
 
 use crate::frame::Frame;
 
+mod address;
+mod child;
 pub mod files;
-// Its users, streams and HTTP cameras, come next.
-#[cfg_attr(not(test), expect(dead_code))]
+mod http;
+mod http_body;
+mod http_head;
 mod jpeg;
+mod open;
 pub mod pictures;
+mod pump;
+mod stdin;
+mod stream;
+
+pub use open::{SourceOptions, open, shown};
 
 /// Largest frame that is taken from a stream.
 const MAX_FRAME_BYTES: usize = 64 << 20;
+
+/// Time between two frames, of so many a second.
+fn period(fps: f64) -> Duration {
+    Duration::try_from_secs_f64(1.0 / fps).unwrap_or_default()
+}
 
 /// What came of waiting for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
