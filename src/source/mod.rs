@@ -13,6 +13,7 @@ pub mod files;
 #[cfg_attr(not(test), expect(dead_code))]
 mod jpeg;
 pub mod pictures;
+pub mod v4l2;
 
 /// Largest frame that is taken from a stream.
 const MAX_FRAME_BYTES: usize = 64 << 20;
