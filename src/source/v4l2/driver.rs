@@ -198,15 +198,21 @@ const LONGEST_LIST: u32 = 1024;
 /// All of a list that is asked for by number.
 ///
 /// # Errors
-/// The device's, but for EINVAL, which ends the list, and ENOTTY, which says that there is none.
+/// The device's, but for those that say that there is no more.
 pub fn list<T>(ask: impl Fn(u32) -> io::Result<T>) -> io::Result<Vec<T>> {
     let mut all = Vec::new();
     for index in 0..LONGEST_LIST {
         match ask(index) {
             Ok(item) => all.push(item),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY)) => break,
+            Err(error) if unsupported(&error) => break,
             Err(error) => return Err(error),
         }
     }
     Ok(all)
+}
+
+/// Whether a driver says so that it does not have what is asked of it: not this one, none of the kind, or none
+/// with the input as it is set.
+pub fn unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENODATA))
 }

@@ -108,11 +108,15 @@ fn start<D: Driver>(
         None => None,
     };
     let fps = interval.and_then(Interval::fps);
-    let Size { width, height } = layout.size;
-    let rate = fps.map_or_else(String::new, |fps| format!(" at {} fps", (fps * 100.0).round() / 100.0));
-    let description = format!("{name} ({}): {format} {width}x{height}{rate}", capability.card);
+    let description = describe(name, &capability.card, format, layout.size, fps);
     let period = fps.and_then(|fps| Duration::try_from_secs_f64(1.0 / fps).ok()).unwrap_or_default();
     Ok((Stream::start(driver, name, layout, format, period)?, description))
+}
+
+fn describe(name: &str, card: &str, format: PixelFormat, size: Size, fps: Option<f64>) -> String {
+    let Size { width, height } = size;
+    let rate = fps.map_or_else(String::new, |fps| format!(" at {} fps", (fps * 100.0).round() / 100.0));
+    format!("{name} ({card}): {format} {width}x{height}{rate}")
 }
 
 fn no_capture(capability: &Capability) -> &'static str {
@@ -151,9 +155,7 @@ fn offers<D: Driver>(driver: &D) -> io::Result<Vec<FormatOffer>> {
 fn set_interval<D: Driver>(driver: &D, wanted: Interval) -> io::Result<Option<Interval>> {
     match driver.set_interval(wanted) {
         Ok(interval) => Ok(Some(interval)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL | libc::EBUSY)) => {
-            Ok(None)
-        }
+        Err(error) if driver::unsupported(&error) || error.raw_os_error() == Some(libc::EBUSY) => Ok(None),
         Err(error) => Err(error),
     }
 }

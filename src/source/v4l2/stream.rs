@@ -114,7 +114,7 @@ impl<D: Driver> Stream<D> {
     /// # Errors
     /// The device failed, or is silent for too long.
     pub fn next(&mut self, frame: &mut Frame, patience: Duration) -> Result<Next, SourceError> {
-        let end = self.driver.now() + patience;
+        let end = self.driver.now().saturating_add(patience);
         let mut ready = Ready::Nothing;
         loop {
             if self.take(frame)? {

@@ -86,13 +86,11 @@ fn it_is_described() {
     let (fake, _handle) = Fake::new(state);
     let (_, description) = start(fake, "Cam", &options()).unwrap();
     assert_eq!(description, "Cam (Fake): MJPEG 640x480");
-    let (fake, _handle) = Fake::new(webcam(b"YUYV"));
-    let slow = CameraOptions { fps: Some(29.97), ..options() };
+    let ntsc = CameraOptions { fps: Some(29.97), ..options() };
     let mut state = webcam(b"YUYV");
     state.offers[0].2 = vec![IntervalOffer::Discrete(Interval { numerator: 1001, denominator: 30_000 })];
-    drop(fake);
     let (fake, _handle) = Fake::new(state);
-    let (_, description) = start(fake, "Cam", &slow).unwrap();
+    let (_, description) = start(fake, "Cam", &ntsc).unwrap();
     assert_eq!(description, "Cam (Fake): YUYV 640x480 at 29.97 fps");
 }
 
