@@ -1,5 +1,10 @@
 use super::*;
 
+/// Widths and heights.
+type Sizes = &'static [(usize, usize)];
+/// A format, its sizes and its one rate.
+type Webcam = (&'static [u8; 4], Sizes, u32);
+
 fn size(width: usize, height: usize) -> Size {
     Size { width, height }
 }
@@ -30,13 +35,13 @@ fn per_second(fps: u32) -> IntervalOffer {
 
 #[test]
 fn the_smallest_size_that_is_not_enlarged_or_the_largest() {
-    let webcam = [(640, 480), (160, 120), (1920, 1080), (1280, 720), (640, 360), (0, 0)];
-    let cases: [(&[(usize, usize)], Size, Size); 6] = [
-        (&webcam, size(640, 640), size(640, 360)),
-        (&webcam, size(640, 384), size(640, 360)),
-        (&webcam, size(320, 320), size(640, 360)),
-        (&webcam, size(960, 960), size(1280, 720)),
-        (&webcam, size(4096, 4096), size(1920, 1080)),
+    const WEBCAM: Sizes = &[(640, 480), (160, 120), (1920, 1080), (1280, 720), (640, 360), (0, 0)];
+    let cases: [(Sizes, Size, Size); 6] = [
+        (WEBCAM, size(640, 640), size(640, 360)),
+        (WEBCAM, size(640, 384), size(640, 360)),
+        (WEBCAM, size(320, 320), size(640, 360)),
+        (WEBCAM, size(960, 960), size(1280, 720)),
+        (WEBCAM, size(4096, 4096), size(1920, 1080)),
         // As high as the network is enough.
         (&[(480, 640), (800, 600)], size(640, 640), size(480, 640)),
     ];
@@ -116,8 +121,8 @@ fn rates_of_a_range() {
     assert_eq!(chosen(Some(1.0)), each(2));
 }
 
-/// The format, and its size, chosen of formats with sizes and one rate each.
-fn choice(camera: &[(&[u8; 4], &[(usize, usize)], u32)], options: &CameraOptions) -> (String, Size) {
+/// The format that is chosen, and its size.
+fn choice(camera: &[Webcam], options: &CameraOptions) -> (String, Size) {
     let offers: Vec<FormatOffer> = camera
         .iter()
         .map(|(fourcc, sizes, _)| FormatOffer { fourcc: FourCc(**fourcc), sizes: discrete(sizes) })
@@ -136,12 +141,11 @@ fn choice(camera: &[(&[u8; 4], &[(usize, usize)], u32)], options: &CameraOptions
 
 #[test]
 fn raw_pictures_unless_only_jpeg_is_large_or_fast_enough() {
-    const VGA: &[(usize, usize)] = &[(640, 480)];
-    const SMALL: &[(usize, usize)] = &[(320, 240)];
+    const VGA: Sizes = &[(640, 480)];
+    const SMALL: Sizes = &[(320, 240)];
     let fast = |fps| CameraOptions { fps: Some(fps), ..options() };
-    let first =
-        |camera: &[(&[u8; 4], &[(usize, usize)], u32)], options: &CameraOptions| choice(camera, options).0;
-    let usual: [(&[u8; 4], &[(usize, usize)], u32); 2] = [(b"MJPG", VGA, 30), (b"YUYV", VGA, 30)];
+    let first = |camera: &[Webcam], options: &CameraOptions| choice(camera, options).0;
+    let usual: [Webcam; 2] = [(b"MJPG", VGA, 30), (b"YUYV", VGA, 30)];
     assert_eq!(first(&usual, &options()), "YUYV");
     assert_eq!(first(&[(b"YUYV", VGA, 30), (b"NV12", VGA, 30)], &options()), "NV12");
     assert_eq!(first(&[(b"GREY", VGA, 30), (b"MJPG", VGA, 30)], &options()), "MJPG");
