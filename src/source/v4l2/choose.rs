@@ -147,8 +147,9 @@ fn compare(a: (&Mode, f64), b: (&Mode, f64), options: &CameraOptions) -> Orderin
 
 /// How far a size is from what was asked for.
 fn distance(size: Size, options: &CameraOptions) -> usize {
-    options.width.map_or(0, |width| width.abs_diff(size.width))
-        + options.height.map_or(0, |height| height.abs_diff(size.height))
+    let width = options.width.map_or(0, |width| width.abs_diff(size.width));
+    let height = options.height.map_or(0, |height| height.abs_diff(size.height));
+    width.saturating_add(height)
 }
 
 fn best_size(offers: &[SizeOffer], options: &CameraOptions) -> Size {
