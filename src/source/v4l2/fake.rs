@@ -286,7 +286,10 @@ impl Driver for Fake {
                 state.clock += time;
                 Ready::Nothing
             }
-            Turn::Wake => Ready::Buffer,
+            Turn::Wake => {
+                state.clock += Duration::from_micros(10);
+                Ready::Buffer
+            }
             Turn::Fault => Ready::Fault,
         })
     }

@@ -96,12 +96,13 @@ fn it_is_described() {
 
 #[test]
 fn the_newest_of_several_is_given_and_the_others_are_gaps() {
-    let batch: Vec<Shot> = (0..3).map(|n| Shot::new(n, &[b'a' + n as u8])).collect();
-    let script = [shots(&batch), shots(&[Shot::new(3, b"d")])].into();
+    // More in all than there are buffers: those that are passed over must go back.
+    let batch = |first: u32| shots(&[first, first + 1, first + 2].map(|n| Shot::new(n, &[n as u8])));
+    let script = [batch(0), batch(3), batch(6), shots(&[Shot::new(9, &[9])])].into();
     let (frames, error, _) = play(State { script, ..webcam(b"YUYV") });
     assert!(error.is_none());
     let got: Vec<(u64, &[u8])> = frames.iter().map(|frame| (frame.sequence, &frame.bytes[..])).collect();
-    assert_eq!(got, [(2, &b"c"[..]), (3, &b"d"[..])]);
+    assert_eq!(got, [(2, &[2][..]), (5, &[5]), (8, &[8]), (9, &[9])]);
 }
 
 #[test]
