@@ -1,11 +1,9 @@
 //! Which V4L2 cameras there are, and what they offer.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use v4l::capability::Flags;
-use v4l::framesize::FrameSizeEnum;
-use v4l::video::Capture;
+use crate::source::v4l2::{self, FormatOffer, Offers};
 
 /// A video device that captures.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,43 +16,47 @@ pub struct Camera {
 
 /// All `/dev/videoN`, by number, with what is known of each; `None` for a device that captures no video.
 pub fn list() -> Vec<(PathBuf, io::Result<Option<Camera>>)> {
-    let mut numbers: Vec<u32> = std::fs::read_dir("/dev")
+    v4l2::nodes()
         .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("video")?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    numbers
-        .into_iter()
-        .map(|number| {
-            let path = PathBuf::from(format!("/dev/video{number}"));
-            let camera = ask(&path);
+        .map(|path| {
+            let camera = v4l2::ask(&path).map(|offers| offers.map(Camera::from));
             (path, camera)
         })
         .collect()
 }
 
-fn ask(path: &Path) -> io::Result<Option<Camera>> {
-    let device = v4l::Device::with_path(path)?;
-    let caps = device.query_caps()?;
-    if !caps.capabilities.contains(Flags::VIDEO_CAPTURE) {
-        return Ok(None);
+impl From<Offers> for Camera {
+    fn from(offers: Offers) -> Self {
+        Self { name: offers.card, formats: offers.formats.iter().map(format_text).collect() }
     }
-    let mut formats = Vec::new();
-    for format in device.enum_formats()? {
-        let sizes = device.enum_framesizes(format.fourcc).unwrap_or_default();
-        let sizes: Vec<String> = sizes.into_iter().map(|size| size_text(&size.size)).collect();
-        formats.push(format!("{} {}", format.fourcc, sizes.join(" ")).trim_end().to_owned());
-    }
-    Ok(Some(Camera { name: caps.card, formats }))
 }
 
-fn size_text(size: &FrameSizeEnum) -> String {
-    match size {
-        FrameSizeEnum::Discrete(size) => format!("{}x{}", size.width, size.height),
-        FrameSizeEnum::Stepwise(size) => {
-            format!("{}x{}..{}x{}", size.min_width, size.min_height, size.max_width, size.max_height)
-        }
+fn format_text(offer: &FormatOffer) -> String {
+    let sizes = offer.sizes.iter().map(ToString::to_string);
+    std::iter::once(offer.fourcc.to_string()).chain(sizes).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::v4l2::{FourCc, SizeOffer};
+    use crate::vision::Size;
+
+    #[test]
+    fn a_camera_in_words() {
+        let size = |width, height| Size { width, height };
+        let range = SizeOffer::Range { min: size(16, 16), max: size(1920, 1080), step: size(2, 2) };
+        let discrete = [size(1280, 720), size(640, 480)].map(SizeOffer::Discrete);
+        let offers = Offers {
+            card: "Cam".into(),
+            formats: vec![
+                FormatOffer { fourcc: FourCc(*b"MJPG"), sizes: discrete.into() },
+                FormatOffer { fourcc: FourCc(*b"YUYV"), sizes: vec![range] },
+                FormatOffer { fourcc: FourCc(*b"Y16 "), sizes: Vec::new() },
+            ],
+        };
+        let camera = Camera::from(offers);
+        assert_eq!(camera.name, "Cam");
+        assert_eq!(camera.formats, ["MJPG 1280x720 640x480", "YUYV 16x16..1920x1080", "Y16"]);
     }
 }

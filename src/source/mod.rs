@@ -22,6 +22,7 @@ pub mod pictures;
 mod pump;
 mod stdin;
 mod stream;
+pub mod v4l2;
 
 pub use open::{SourceOptions, open, shown};
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::pictures::Pictures;
 use super::stream::Asked;
+use super::v4l2::{Camera, CameraOptions};
 use super::{Source, SourceError, address, child, files, http, stdin};
 use crate::frame::PixelFormat;
 use crate::vision::Size;
@@ -127,16 +128,9 @@ pub fn open(options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     })
 }
 
-// The one place where Video4Linux2 is to be called.
 fn camera(options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    let name = options.from.clone();
-    match Path::new(&name).exists() {
-        true => Err(SourceError::Unfit { name, cause: "cameras of Video4Linux2 are not read yet".into() }),
-        false => {
-            let cause = "no such device, file or folder; plug the camera in, or check the path".into();
-            Err(SourceError::Absent { name, cause })
-        }
-    }
+    let SourceOptions { from, format, width, height, fps, want, .. } = options.clone();
+    Ok(Box::new(Camera::open(&CameraOptions { device: from, format, width, height, fps, network: want })?))
 }
 
 #[cfg(test)]
