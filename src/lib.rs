@@ -8,8 +8,8 @@
 //! main → cli → everything below
 //! daemon → { config, events, metrics, sink, source }   capture → newest frame → detections → sinks; systemd
 //! config → { detector, events, sink, vision }   TOML, environment and flags, checked at once
+//! quant → { detector, reference, engine, eval } calibration, conversion, ladder, error report
 //! eval → { model, source, vision }               datasets, average precision, two engines compared
-//! quant → { detector, reference, engine }       calibration, conversion, error report
 //! detector → { engine, reference, vision }      a picture in, boxes out: the path of every command
 //! engine → { weights, kernels }                 plan → arena → execute, int8
 //! reference → model                             the same graph on candle, in f32

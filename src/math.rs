@@ -24,6 +24,20 @@ pub fn exp(x: f64) -> f64 {
     series * f64::from_bits(((k as i64 + 1023) as u64) << 52)
 }
 
+/// Logarithm to base 10 of a positive, finite, normal number, absolute error below 1e-12.
+///
+/// `x = 2^k m` with `m` about 1, then `ln m = 2 artanh((m - 1) / (m + 1))` as a series.
+pub fn log10(x: f64) -> f64 {
+    const LOG10_2: f64 = std::f64::consts::LOG10_2;
+    let bits = x.to_bits();
+    let k = ((bits >> 52) as i64 - 1023) as f64;
+    let m = f64::from_bits((bits & ((1 << 52) - 1)) | (1023 << 52));
+    let (k, m) = if m > std::f64::consts::SQRT_2 { (k + 1.0, m / 2.0) } else { (k, m) };
+    let t = (m - 1.0) / (m + 1.0);
+    let series = (0..16).rev().fold(0.0, |sum, n| sum * t * t + 1.0 / f64::from(2 * n + 1));
+    k * LOG10_2 + 2.0 * t * series * std::f64::consts::LOG10_E
+}
+
 /// `1 / (1 + e^-x)`.
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + exp(-x))
@@ -57,6 +71,15 @@ mod tests {
         assert_eq!(exp(1e9), f64::INFINITY);
         assert!(exp(f64::NAN).is_nan());
         assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn log10_agrees_with_std() {
+        for i in 1..20_000 {
+            let x = f64::from(i) * f64::from(i) * 1e-5;
+            assert!((log10(x) - x.log10()).abs() < 1e-12, "x {x}");
+        }
+        assert_eq!(log10(1.0), 0.0);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The graph on candle, in f32 on the CPU: what the int8 engine is compared with and calibrated by.
 //!
 //! Maps are NHWC, row-major: `data[(y * w + x) * c + channel]`, as in the engine. Matrix products are
-//! candle's; the copies around them (im2col, depthwise, pooling) are written out, because candle's own
-//! convolution works on NCHW and loops over groups.
+//! candle's, or [`Products::Exact`] ones; the copies around them (im2col, depthwise, pooling) are written
+//! out, because candle's own convolution works on NCHW and loops over groups.
 //! Fused graphs ([`crate::model::fuse`]) and unfused ones give the same numbers.
 
 mod conv;
@@ -44,6 +44,15 @@ pub enum ReferenceError {
     /// candle refuses.
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
+}
+
+/// Who multiplies matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// candle: the fastest that it finds for this CPU, sums in an order of its own.
+    Candle,
+    /// [`crate::kernels::f32`]: the same bits on every CPU with any number of threads, for calibration.
+    Exact,
 }
 
 /// One level's raw outputs.
@@ -100,9 +109,15 @@ impl std::fmt::Debug for Reference {
 }
 
 impl Reference {
-    /// Prepares a graph with weights.
+    /// Prepares a graph with weights, for candle.
     pub fn new(graph: &Graph) -> Result<Self, ReferenceError> {
-        let nodes = graph.nodes.iter().map(conv::prepare).collect::<Result<_, _>>()?;
+        Self::with(graph, Products::Candle)
+    }
+
+    /// Prepares a graph with weights.
+    pub fn with(graph: &Graph, products: Products) -> Result<Self, ReferenceError> {
+        let prepare = |node| conv::prepare(node, products);
+        let nodes = graph.nodes.iter().map(prepare).collect::<Result<_, _>>()?;
         let mut last_reader: Vec<NodeId> = (0..graph.nodes.len()).collect();
         for (id, node) in graph.nodes.iter().enumerate() {
             for &input in &node.inputs {

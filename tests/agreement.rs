@@ -60,10 +60,11 @@ fn agreement(
         source_sha256: String::new(),
         license: String::new(),
         threads: 2,
+        target_drop: None,
     };
     let fit = Fit::Rectangle(Size { width: size, height: size });
     let mut reference = ReferenceDetector::new(&graph, fit).unwrap();
-    let converted = convert(graph, &request, &mut |_, _| {}).unwrap();
+    let converted = convert(graph, &request, &mut |_| {}).unwrap();
     let model = Arc::new(Model::from_bytes(&converted.parts.to_bytes().unwrap()).unwrap());
     let engine = Engine::new(model, kernels::detect::best(), 2).unwrap();
     let mut int8 = Detector::new(engine, fit);

@@ -44,9 +44,15 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Allocations of ten pictures after the first, and detections of the last.
-fn allocations(yaml: &str, kernels: &str, threads: usize, confidence: f32) -> (usize, usize) {
+fn allocations(
+    (yaml, mixed): (&str, bool),
+    kernels: &str,
+    threads: usize,
+    confidence: f32,
+) -> (usize, usize) {
     let graph = models::graph(yaml);
-    let bytes = models::parts(&graph, &models::fixed_ranges(&graph)).to_bytes().unwrap();
+    let float = if mixed { models::every_second(&graph) } else { Vec::new() };
+    let bytes = models::mixed_parts(&graph, &models::fixed_ranges(&graph), &float).to_bytes().unwrap();
     let model = Arc::new(Model::from_bytes(&bytes).unwrap());
     let engine = Engine::new(model, detect::by_name(kernels).unwrap(), threads).unwrap();
     let mut detector = Detector::new(engine, Fit::Rectangle(Size { width: 96, height: 96 }));
@@ -68,11 +74,11 @@ fn a_picture_allocates_nothing() {
     drop(std::hint::black_box(vec![0u8; 100]));
     assert!(CALLS.load(Ordering::Relaxed) > before, "allocations are not counted");
     let mut most = 0;
-    for yaml in [TINY, GHOST] {
+    for model in [(TINY, false), (GHOST, false), (TINY, true), (GHOST, true)] {
         for kernels in detect::all().into_iter().filter_map(|c| c.kernels) {
             for threads in [1, 2] {
                 for confidence in [0.01, 0.9] {
-                    let (calls, found) = allocations(yaml, kernels.name(), threads, confidence);
+                    let (calls, found) = allocations(model, kernels.name(), threads, confidence);
                     assert_eq!(calls, 0, "{}, {threads} threads, {found} found", kernels.name());
                     most = most.max(found);
                 }

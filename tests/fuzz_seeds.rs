@@ -23,6 +23,7 @@ fn seeds() {
     seed("checkpoint", "half", &common::Checkpoint { storage: "HalfStorage", ..whole.clone() }.write());
     seed("checkpoint", "list", &common::Checkpoint { names_as_list: true, ..whole }.write());
     seed("model_file", "tiny", &models::tiny_bytes());
+    seed("model_file", "mixed", &models::mixed_bytes());
     let ghost = models::graph(GHOST);
     seed("model_file", "ghost", &models::parts(&ghost, &models::fixed_ranges(&ghost)).to_bytes().unwrap());
     for (name, format) in [

@@ -12,9 +12,9 @@ const LEVELS: &[&[&str]] = &[
     &["weights", "vision"],
     &["engine", "reference", "sink", "source"],
     &["events", "metrics"],
-    &["detector"],
+    &["detector", "eval"],
     &["quant", "config"],
-    &["eval", "daemon"],
+    &["daemon"],
     &["cli"],
 ];
 

@@ -9,12 +9,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
 use super::error::CliError;
-use super::{Outcome, backend};
+use super::{Outcome, backend, convert_report};
 use crate::model::blocks::BuildOptions;
 use crate::model::checkpoint;
 use crate::model::graph::RoutingKind;
-use crate::quant::report::Report;
-use crate::quant::{self, QuantError, Request};
+use crate::quant::{self, Progress, QuantError, Request};
 use crate::source::files;
 use crate::vision::Size;
 use crate::weights::WeightsError;
@@ -53,9 +52,27 @@ pub struct Args {
     /// Routing of DynamicConv layers [default: as found in the checkpoint]
     #[arg(long, value_enum)]
     pub routing: Option<Routing>,
+    /// Points of mAP50-95 that int8 may lose, estimated on calibration pictures held back; where it loses
+    /// more, parts of the network are kept in f32. `off` only measures
+    #[arg(long, value_name = "POINTS|off", default_value = "0.5", value_parser = parse_target)]
+    pub target_drop: Target,
     /// Licence of the weights, kept in the model file (Ultralytics' own are AGPL-3.0)
     #[arg(long, value_name = "TEXT", default_value = "not stated")]
     pub license: String,
+}
+
+/// `--target-drop`: `None` is `off`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target(pub Option<f64>);
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    if text == "off" {
+        return Ok(Target(None));
+    }
+    match text.parse::<f64>() {
+        Ok(points) if (0.0..=100.0).contains(&points) => Ok(Target(Some(points))),
+        _ => Err("give points of mAP50-95 like 0.5, or off".into()),
+    }
 }
 
 impl From<Routing> for RoutingKind {
@@ -90,17 +107,29 @@ pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, Cli
         source_sha256: hash,
         license: args.license.clone(),
         threads: backend::default_threads(),
+        target_drop: args.target_drop.0,
     };
     let bar = progress(pictures.len(), quiet);
-    let converted = quant::convert(graph, &request, &mut |done, _| bar.set_position(done as u64))
-        .map_err(|e| fault(args, &e))?;
+    let converted =
+        quant::convert(graph, &request, &mut |state| show(&bar, state)).map_err(|e| fault(args, &e))?;
     bar.finish_and_clear();
     converted.parts.write(&args.output).map_err(|e| match e {
         WeightsError::Io(e) => CliError::writing(&args.output, &e),
         e => CliError::Internal(e.to_string()),
     })?;
-    write_report(&converted.report, &args.output, out)?;
+    convert_report::write(&converted, &args.output, out)?;
     Ok(Outcome::Done)
+}
+
+fn show(bar: &ProgressBar, state: Progress<'_>) {
+    match state {
+        Progress::Calibrating(done, _) => bar.set_position(done as u64),
+        Progress::Trying(what) => {
+            bar.set_style(ProgressStyle::default_spinner());
+            bar.set_message(what.to_owned());
+            bar.tick();
+        }
+    }
 }
 
 fn fault(args: &Args, error: &QuantError) -> CliError {
@@ -152,16 +181,4 @@ fn progress(length: usize, quiet: bool) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-fn write_report(report: &Report, output: &Path, out: &mut dyn Write) -> Result<(), CliError> {
-    let widest = report.layers.iter().map(|l| l.name.len()).max().unwrap_or(5);
-    let ops = report.layers.iter().map(|l| l.op.len()).max().unwrap_or(2);
-    writeln!(out, "{:widest$}  {:ops$}  {:>8}", "layer", "op", "SQNR dB")?;
-    for layer in &report.layers {
-        writeln!(out, "{:widest$}  {:ops$}  {:>8.1}", layer.name, layer.op, layer.sqnr_db)?;
-    }
-    let (pictures, measured) = (report.calibration_pictures, report.measured_pictures);
-    writeln!(out, "\nwrote {} (ranges from {pictures} pictures, errors of {measured})", output.display())?;
-    Ok(())
 }

@@ -9,9 +9,8 @@ use super::error::CliError;
 use super::{Outcome, backend};
 use crate::engine;
 use crate::model::checkpoint;
-use crate::model::graph::{ModelInfo, Op};
+use crate::model::graph::{ModelInfo, Op, RoutingKind};
 use crate::quant::report::Report;
-use crate::weights::graph::QOp;
 
 /// Show what a checkpoint or model holds: layers, sizes, classes, how it was quantised
 #[derive(Debug, Clone, clap::Args)]
@@ -117,20 +116,18 @@ fn of_model(path: &Path) -> Result<Description, CliError> {
         .nodes
         .iter()
         .zip(&placed.views)
-        .map(|(node, view)| Layer {
+        .enumerate()
+        .map(|(id, (node, view))| Layer {
             name: node.name.clone(),
-            op: node.op.describe(),
+            op: node.describe(model.is_float(id)),
             shape: (view.height, view.width, node.channels),
-            params: node.tensors().iter().map(|t| t.len as u64).sum(),
+            params: model.tensors(id).iter().map(|t| t.len as u64).sum(),
             macs: node.op.conv_shape().map_or(0, |s| s.macs(view.height, view.width)),
             sqnr_db: sqnr(&node.name),
         })
         .collect();
     let mut description = describe(path, "int8 model", &model.info, layers)?;
-    description.routing = model.graph.nodes.iter().find_map(|n| match &n.op {
-        QOp::DynamicConv { routing, .. } => Some(routing.name()),
-        _ => None,
-    });
+    description.routing = model.graph.nodes.iter().find_map(|n| n.op.routing()).map(RoutingKind::name);
     description.license = Some(model.license.clone());
     description.source_sha256 = Some(model.source_sha256.clone());
     description.quantisation = report;

@@ -10,6 +10,7 @@ pub mod backend;
 pub mod bench;
 pub mod cameras;
 pub mod convert;
+mod convert_report;
 pub mod detect;
 pub mod doctor;
 pub mod error;

@@ -11,7 +11,7 @@ use crate::kernels::{Arena, CELL_CHANNELS, Layout, Requant};
 use crate::math;
 use crate::model::graph::{ConvShape, NodeId, RoutingKind};
 use crate::weights::Model;
-use crate::weights::graph::{ActQuant, QOp, QOutput};
+use crate::weights::graph::{ActQuant, QNode, QOp, QOutput};
 
 /// One in Q12, the fixed point of mixing coefficients.
 const ONE_Q12: f32 = 4096.0;
@@ -43,6 +43,38 @@ impl Means {
     }
 }
 
+/// Mixing weights of a dynamic convolution, from the means of its input.
+#[derive(Debug)]
+pub(super) struct Router {
+    kind: RoutingKind,
+    logits: Vec<f64>,
+    /// One per expert, of the last run.
+    pub weights: Vec<f32>,
+}
+
+impl Router {
+    pub(super) fn new(kind: RoutingKind, experts: usize) -> Self {
+        Self { kind, logits: vec![0.0; experts], weights: vec![0.0; experts] }
+    }
+
+    /// Sets the weights for a node whose input has these means.
+    pub(super) fn route(&mut self, model: &Model, node: &QNode, means: &[f64]) {
+        let (weight, bias) = (model.f32s(node, "routing_weight"), model.f32s(node, "routing_bias"));
+        linear(weight, bias, means, &mut self.logits);
+        match self.kind {
+            RoutingKind::Softmax => math::softmax(&mut self.logits),
+            RoutingKind::Sigmoid => self.logits.iter_mut().for_each(|z| *z = math::sigmoid(*z)),
+        }
+        self.weights.iter_mut().zip(&self.logits).for_each(|(r, &z)| *r = z as f32);
+    }
+
+    /// Bias of channel `c`: the static one, and those of the experts (`padded` each) in their shares.
+    pub(super) fn bias(&self, c: usize, bias: &[f32], expert_bias: &[f32], padded: usize) -> f32 {
+        let experts = self.weights.iter().enumerate();
+        experts.fold(bias[c], |sum, (e, &r)| sum + r * expert_bias[e * padded + c])
+    }
+}
+
 /// `out[i] = bias[i] + Σ_j weight[i][j] * x[j]`, in order.
 fn linear(weight: &[f32], bias: &[f32], x: &[f64], out: &mut [f64]) {
     for (i, out) in out.iter_mut().enumerate() {
@@ -57,8 +89,7 @@ pub struct Dynamic {
     weights: Weights,
     layout: Layout,
     means: Means,
-    logits: Vec<f64>,
-    routing: Vec<f32>,
+    router: Router,
     /// `[expert][c_out rounded up to 16]`, Q12.
     alpha: Vec<i32>,
     maxima: Vec<i32>,
@@ -74,7 +105,7 @@ impl Dynamic {
     /// Prepares a dynamic convolution of a checked model.
     pub fn new(model: &Model, id: NodeId, layout: Layout) -> Self {
         let node = &model.graph.nodes[id];
-        let QOp::DynamicConv { shape, act, output, experts, .. } = &node.op else {
+        let QOp::DynamicConv { shape, act, output, experts, routing } = &node.op else {
             unreachable!("called for dynamic convolutions alone")
         };
         let padded = shape.c_out.next_multiple_of(CELL_CHANNELS);
@@ -88,8 +119,7 @@ impl Dynamic {
             weights: Weights::new(model, node, shape, *experts, layout),
             layout,
             means: Means::new(model.quant(node.inputs[0])),
-            logits: vec![0.0; *experts],
-            routing: vec![0.0; *experts],
+            router: Router::new(*routing, *experts),
             alpha: vec![0; experts * padded],
             maxima: vec![0; padded],
             zero_sums: vec![0; padded],
@@ -107,7 +137,7 @@ impl Dynamic {
 
     /// Routing weights of the last run.
     pub fn routing(&self) -> &[f32] {
-        &self.routing
+        &self.router.weights
     }
 
     /// Routes, mixes and convolves the step's node.
@@ -117,7 +147,8 @@ impl Dynamic {
         shape: &ConvShape,
         mixed: &mut Arena,
     ) -> Result<(), OpError> {
-        self.route(step)?;
+        let node = &step.model.graph.nodes[step.id];
+        self.router.route(step.model, node, self.means.compute(step)?);
         self.set_coefficients(step);
         self.mix(step, shape, mixed)?;
         self.set_epilogue(step, shape);
@@ -129,27 +160,15 @@ impl Dynamic {
         }
     }
 
-    fn route(&mut self, step: &mut Step<'_>) -> Result<(), OpError> {
-        let node = &step.model.graph.nodes[step.id];
-        let (weight, bias) = (step.model.f32s(node, "routing_weight"), step.model.f32s(node, "routing_bias"));
-        linear(weight, bias, self.means.compute(step)?, &mut self.logits);
-        match &node.op {
-            QOp::DynamicConv { routing: RoutingKind::Softmax, .. } => math::softmax(&mut self.logits),
-            _ => self.logits.iter_mut().for_each(|z| *z = math::sigmoid(*z)),
-        }
-        self.routing.iter_mut().zip(&self.logits).for_each(|(r, &z)| *r = z as f32);
-        Ok(())
-    }
-
     /// `alpha[e][c] = r_e * scale[e][c]`, in Q12 of the channel's largest.
     fn set_coefficients(&mut self, step: &Step<'_>) {
         let node = &step.model.graph.nodes[step.id];
         let scales = step.model.f32s(node, "weight_scale");
-        let padded = self.alpha_step.len();
+        let (padded, routing) = (self.alpha_step.len(), &self.router.weights);
         for c in 0..padded {
-            let factor = |e: usize| self.routing[e] * scales[e * padded + c];
-            let largest = (0..self.routing.len()).map(factor).fold(f32::MIN_POSITIVE * 1e6, f32::max);
-            for e in 0..self.routing.len() {
+            let factor = |e: usize| routing[e] * scales[e * padded + c];
+            let largest = (0..routing.len()).map(factor).fold(f32::MIN_POSITIVE * 1e6, f32::max);
+            for e in 0..routing.len() {
                 self.alpha[e * padded + c] = (factor(e) / largest * ONE_Q12).round_ties_even() as i32;
             }
             self.alpha_step[c] = largest / ONE_Q12;
@@ -165,7 +184,7 @@ impl Dynamic {
             maxima: &mut self.maxima,
             zero_sums: &mut self.zero_sums,
         };
-        let (count, alpha, pad_row) = (self.routing.len(), &self.alpha[..], &self.pad_row[..]);
+        let (count, alpha, pad_row) = (self.router.weights.len(), &self.alpha[..], &self.pad_row[..]);
         if shape.is_depthwise() {
             let len = self.mixed_len * count;
             let job = DepthwiseMixJob {
@@ -202,11 +221,7 @@ impl Dynamic {
         let depth = shape.weight_len() / shape.c_out;
         let least = smallest_scale(output);
         for c in 0..shape.c_out {
-            let mixed_bias = self
-                .routing
-                .iter()
-                .enumerate()
-                .fold(bias[c], |sum, (e, &r)| sum + r * expert_bias[e * padded + c]);
+            let mixed_bias = self.router.bias(c, bias, expert_bias, padded);
             let scale = (self.maxima[c] as f32 / 127.0 * self.alpha_step[c]).max(least);
             constants::set_channel(&mut self.requant, c, (mixed_bias, scale, unit), self.zero_sums[c], depth);
         }
@@ -218,12 +233,34 @@ fn smallest_scale(output: &QOutput) -> f32 {
     constants::unit(output) * 1e-6
 }
 
+/// Gates of squeeze-and-excite, from the means of its input.
+#[derive(Debug)]
+pub(super) struct Gates {
+    squeezed: Vec<f64>,
+    gates: Vec<f64>,
+}
+
+impl Gates {
+    pub(super) fn new(reduced: usize, channels: usize) -> Self {
+        Self { squeezed: vec![0.0; reduced], gates: vec![0.0; channels] }
+    }
+
+    /// `hard_sigmoid(W2 relu(W1 means + b1) + b2)`, `hard_sigmoid(z) = clamp(z + 3, 0, 6) / 6`.
+    pub(super) fn compute(&mut self, model: &Model, node: &QNode, means: &[f64]) -> &[f64] {
+        let floats = |suffix| model.f32s(node, suffix);
+        linear(floats("reduce_weight"), floats("reduce_bias"), means, &mut self.squeezed);
+        self.squeezed.iter_mut().for_each(|v| *v = v.max(0.0));
+        linear(floats("expand_weight"), floats("expand_bias"), &self.squeezed, &mut self.gates);
+        self.gates.iter_mut().for_each(|z| *z = (*z + 3.0).clamp(0.0, 6.0) / 6.0);
+        &self.gates
+    }
+}
+
 /// Squeeze-and-excite: constants and scratch.
 #[derive(Debug)]
 pub struct SqueezeExcite {
     means: Means,
-    squeezed: Vec<f64>,
-    gates: Vec<f64>,
+    gates: Gates,
     affine: Vec<Affine<1>>,
 }
 
@@ -236,25 +273,18 @@ impl SqueezeExcite {
         };
         Self {
             means: Means::new(model.quant(node.inputs[0])),
-            squeezed: vec![0.0; reduced],
-            gates: vec![0.0; node.channels],
+            gates: Gates::new(reduced, node.channels),
             affine: vec![Affine::new([(0.0, 0)], 0); node.channels],
         }
     }
 
-    /// `x * hard_sigmoid(W2 relu(W1 mean(x) + b1) + b2)`, `hard_sigmoid(z) = clamp(z + 3, 0, 6) / 6`.
+    /// Multiplies each channel by its gate.
     pub(super) fn run(&mut self, step: &mut Step<'_>) -> Result<(), OpError> {
         let node = &step.model.graph.nodes[step.id];
-        let floats = |suffix| step.model.f32s(node, suffix);
-        let (reduce, reduce_bias) = (floats("reduce_weight"), floats("reduce_bias"));
-        let (expand, expand_bias) = (floats("expand_weight"), floats("expand_bias"));
-        linear(reduce, reduce_bias, self.means.compute(step)?, &mut self.squeezed);
-        self.squeezed.iter_mut().for_each(|v| *v = v.max(0.0));
-        linear(expand, expand_bias, &self.squeezed, &mut self.gates);
+        let gates = self.gates.compute(step.model, node, self.means.compute(step)?);
         let own = step.model.quant(step.id);
         for (c, affine) in self.affine.iter_mut().enumerate() {
-            let gate = ((self.gates[c] + 3.0).clamp(0.0, 6.0) / 6.0) as f32;
-            let factor = gate * self.means.quant.step[c] / own.step[c];
+            let factor = gates[c] as f32 * self.means.quant.step[c] / own.step[c];
             *affine = Affine::new([(factor, self.means.quant.zero[c])], own.zero[c]);
         }
         let views = &step.placement.views;

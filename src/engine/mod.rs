@@ -1,14 +1,17 @@
-//! The int8 engine: a model file's graph, run on one arena by one table of kernels.
+//! The engine: a model file's graph, in int8 but for what the file has in f32, run on one arena by one
+//! table of kernels.
 //!
 //! - [`place`]: fuse and plan, where each tensor lies for an input size;
 //! - `constants`: what each convolution's epilogue needs, derived once;
 //! - `prepare`: a node with its weights in the kernels' layout;
 //! - `dynamic`: routing and mixing of dynamic convolutions, per picture;
+//! - `float`: layers that the model file wants in f32;
 //! - [`Engine`]: execute. After the first run for a size nothing is allocated.
 
 mod constants;
 mod dynamic;
 pub mod error;
+mod float;
 pub mod place;
 mod prepare;
 
@@ -216,11 +219,12 @@ impl Engine {
         if matches!(node.op, QOp::Detect(_)) {
             return None;
         }
-        if node.is_float() {
-            return Some(self.floats(view).to_vec());
+        let bytes = &self.arena.bytes()[view.offset..view.end()];
+        if self.model.is_float(id) {
+            let pixels = bytes.chunks(view.stride).map(|p| &p[..4 * view.channels]);
+            return Some(pixels.flat_map(bytemuck::cast_slice).copied().collect());
         }
         let quant = self.model.quant(id);
-        let bytes = &self.arena.bytes()[view.offset..view.end()];
         let mut values = Vec::with_capacity(view.pixels() * view.channels);
         for pixel in bytes.chunks(view.stride) {
             for ((&byte, &step), &zero) in pixel.iter().zip(&quant.step).zip(&quant.zero) {
@@ -268,10 +272,26 @@ impl Step<'_> {
                 ops::add(self.crew, self.arena, &job)
             }
             (QOp::SqueezeExcite { .. }, Prepared::SqueezeExcite(se)) => se.run(self),
+            (QOp::FloatConv { shape, .. }, Prepared::FloatConv(conv)) => conv.run(self, shape, mixed),
+            (QOp::SqueezeExcite { .. }, Prepared::FloatSqueezeExcite(se)) => se.run(self),
+            (QOp::Add, _) => ops::float_add(self.crew, self.arena, ([input, views[node.inputs[1]]], output)),
+            (QOp::Dequantise, _) => {
+                let quant = self.model.quant(node.inputs[0]);
+                ops::dequantise(self.crew, self.arena, (input, output), &quant.step, &quant.zero)
+            }
+            (QOp::Quantise, _) => {
+                let quant = self.model.quant(self.id);
+                ops::quantise(self.crew, self.arena, (input, output), &quant.step, &quant.zero)
+            }
+            (QOp::MaxPool { kernel }, _) if self.model.is_float(self.id) => {
+                ops::float_max_pool(self.crew, self.arena, (input, output), *kernel)
+            }
             (QOp::MaxPool { kernel }, _) => {
                 ops::max_pool(self.kernels, self.crew, self.arena, (input, output), *kernel)
             }
-            (QOp::Upsample { factor }, _) => ops::upsample(self.crew, self.arena, (input, output), *factor),
+            (QOp::Upsample { factor }, _) => {
+                ops::upsample(self.crew, self.arena, (as_bytes(input), as_bytes(output)), *factor)
+            }
             (QOp::Concat, _) => self.copy_into_concat(),
             _ => Ok(()),
         }
@@ -284,9 +304,15 @@ impl Step<'_> {
             let before: usize =
                 node.inputs[..which].iter().map(|&i| self.model.graph.nodes[i].channels).sum();
             let whole = self.placement.views[self.id];
-            let to = View { offset: whole.offset + before, channels: from.channels, ..whole };
-            ops::copy(self.crew, self.arena, (from, to))?;
+            let offset = whole.offset + before * whole.element;
+            let to = View { offset, channels: from.channels, ..whole };
+            ops::copy(self.crew, self.arena, (as_bytes(from), as_bytes(to)))?;
         }
         Ok(())
     }
+}
+
+/// A view's bytes as channels: for operations that only move them.
+fn as_bytes(view: View) -> View {
+    View { channels: view.channels * view.element, element: 1, ..view }
 }

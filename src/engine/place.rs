@@ -2,7 +2,7 @@
 //!
 //! Slices are views of their input. A concat is a view too where it can be: its inputs are written
 //! straight into their channel ranges of one buffer, and only what cannot be (an input that is already
-//! part of another buffer, or channel counts that are no multiple of 8) is copied. Buffers whose
+//! part of another buffer, channel counts that are no multiple of 8, f32) is copied. Buffers whose
 //! lifetimes do not meet share memory.
 
 use super::EngineError;
@@ -57,14 +57,15 @@ enum Storage {
 /// asks for more than any detector does.
 pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Result<Placement, EngineError> {
     let sizes = sizes(graph, height, width)?;
-    let (roots, copies) = storage_without_conflict(graph);
+    let floats = graph.floats();
+    let (roots, copies) = storage_without_conflict(graph, &floats);
     let lifetimes = lifetimes(graph, &roots, keep_all);
 
     let mut buffers = Vec::new();
     for (id, node) in graph.nodes.iter().enumerate() {
         if roots[id].0 == id && !matches!(node.op, QOp::Detect(_)) {
             // At most 2^24 pixels of 2^15 bytes: no overflow.
-            let len = sizes[id].0 * sizes[id].1 * pixel_stride(node);
+            let len = sizes[id].0 * sizes[id].1 * pixel_stride(node, floats[id]);
             buffers.push(Buffer {
                 id,
                 len: (len + GAP).next_multiple_of(64),
@@ -84,28 +85,24 @@ pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Res
     let views = (0..graph.nodes.len())
         .map(|id| {
             let (root, channel) = roots[id];
-            let node = &graph.nodes[id];
+            let element = if floats[id] { 4 } else { 1 };
             View {
-                offset: offsets[root] + channel,
+                offset: offsets[root] + channel * element,
                 height: sizes[id].0,
                 width: sizes[id].1,
-                channels: node.channels,
-                element: element(node),
-                stride: pixel_stride(&graph.nodes[root]),
+                channels: graph.nodes[id].channels,
+                element,
+                stride: pixel_stride(&graph.nodes[root], floats[root]),
             }
         })
         .collect();
     Ok(Placement { views, arena_len, copies })
 }
 
-fn element(node: &QNode) -> usize {
-    if node.is_float() { 4 } else { 1 }
-}
-
-fn pixel_stride(node: &QNode) -> usize {
+fn pixel_stride(node: &QNode, float: bool) -> usize {
     match node.op {
         QOp::Input => INPUT_STRIDE,
-        _ if node.is_float() => 4 * node.channels,
+        _ if float => 4 * node.channels,
         _ => node.channels.next_multiple_of(4),
     }
 }
@@ -126,7 +123,9 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
         };
         let size = match &node.op {
             QOp::Input => (height, width),
-            QOp::Conv { shape, .. } | QOp::DynamicConv { shape, .. } => conv(shape)?,
+            QOp::Conv { shape, .. } | QOp::DynamicConv { shape, .. } | QOp::FloatConv { shape, .. } => {
+                conv(shape)?
+            }
             QOp::Upsample { factor } => first.map(|(h, w)| (h * factor, w * factor)).ok_or_else(misfit)?,
             QOp::Add | QOp::Concat => {
                 let (h, w) = first.ok_or_else(misfit)?;
@@ -135,9 +134,11 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
                 }
                 (h, w)
             }
-            QOp::Slice { .. } | QOp::MaxPool { .. } | QOp::SqueezeExcite { .. } => {
-                first.ok_or_else(misfit)?
-            }
+            QOp::Slice { .. }
+            | QOp::MaxPool { .. }
+            | QOp::SqueezeExcite { .. }
+            | QOp::Dequantise
+            | QOp::Quantise => first.ok_or_else(misfit)?,
             QOp::Detect(detect) => {
                 for (level, stride) in detect.strides.iter().enumerate() {
                     let wanted = (height.div_ceil(*stride), width.div_ceil(*stride));
@@ -160,10 +161,10 @@ fn sizes(graph: &QGraph, height: usize, width: usize) -> Result<Vec<(usize, usiz
 ///
 /// Convolutions read their input's channels rounded up to a cell. Where that of a slice would reach into
 /// the convolution's own output in the same buffer, the output gets a buffer of its own.
-fn storage_without_conflict(graph: &QGraph) -> (Vec<Place>, Vec<CopyIn>) {
+fn storage_without_conflict(graph: &QGraph, floats: &[bool]) -> (Vec<Place>, Vec<CopyIn>) {
     let mut fixed = vec![false; graph.nodes.len()];
     loop {
-        let (storage, copies) = assign_storage(graph, &fixed);
+        let (storage, copies) = assign_storage(graph, floats, &fixed);
         let roots: Vec<Place> = (0..graph.nodes.len()).map(|n| resolve(&storage, n)).collect();
         let mut sound = true;
         for (id, node) in graph.nodes.iter().enumerate() {
@@ -183,7 +184,7 @@ fn storage_without_conflict(graph: &QGraph) -> (Vec<Place>, Vec<CopyIn>) {
     }
 }
 
-fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<CopyIn>) {
+fn assign_storage(graph: &QGraph, floats: &[bool], fixed: &[bool]) -> (Vec<Storage>, Vec<CopyIn>) {
     let mut storage: Vec<Storage> = graph
         .nodes
         .iter()
@@ -203,6 +204,7 @@ fn assign_storage(graph: &QGraph, fixed: &[bool]) -> (Vec<Storage>, Vec<CopyIn>)
             let channels = graph.nodes[tenant].channels;
             let movable = storage[tenant] == Storage::Root
                 && !fixed[tenant]
+                && !floats[id]
                 && !matches!(graph.nodes[tenant].op, QOp::Input)
                 && channels.is_multiple_of(8)
                 && channel.is_multiple_of(8)
@@ -365,6 +367,26 @@ mod tests {
         ];
         let placed = place(&QGraph { nodes }, 4, 4, false).expect("fits");
         assert_eq!(placed.copies, [(4, 1)]);
+    }
+
+    /// Channels of f32 are four bytes, and a concat of them is copied.
+    #[test]
+    fn f32_lies_in_buffers_of_its_own() {
+        let nodes = vec![
+            node(QOp::Input, &[], 3),
+            node(QOp::MaxPool { kernel: 3 }, &[0], 16),
+            node(QOp::Dequantise, &[1], 16),
+            node(QOp::Slice { start: 8 }, &[2], 8),
+            node(QOp::Concat, &[2, 3], 24),
+            node(QOp::Quantise, &[4], 24),
+            node(QOp::Concat, &[5, 1], 40),
+        ];
+        let placed = place(&QGraph { nodes }, 4, 6, false).expect("fits");
+        let view = |id: usize| placed.views[id];
+        assert_eq!((view(2).element, view(2).stride), (4, 64));
+        assert_eq!((view(3).offset, view(3).stride), (view(2).offset + 32, 64));
+        assert_eq!((view(4).stride, view(5).stride, view(5).element), (96, 40, 1));
+        assert_eq!(placed.copies, [(4, 0), (4, 1)], "int8 behind f32 is written in place again");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Nodes made ready to run: weights in the kernels' layout, constants derived.
 
 use super::dynamic::{Dynamic, SqueezeExcite};
+use super::float::{FloatConv, FloatSqueezeExcite};
 use super::{Step, constants};
 use crate::kernels::ops::{self, Affine, ConvJob, DepthwiseJob, OpError};
 use crate::kernels::{Arena, Layout, Requant, pack};
@@ -23,6 +24,10 @@ pub enum Prepared {
     Add(Vec<Affine<2>>),
     /// Squeeze-and-excite.
     SqueezeExcite(Box<SqueezeExcite>),
+    /// Convolution in f32, static or dynamic, dense or depthwise.
+    FloatConv(Box<FloatConv>),
+    /// Squeeze-and-excite in f32.
+    FloatSqueezeExcite(Box<FloatSqueezeExcite>),
 }
 
 impl Prepared {
@@ -30,6 +35,7 @@ impl Prepared {
     pub fn mixed_len(&self) -> usize {
         match self {
             Prepared::Dynamic(dynamic) => dynamic.mixed_len(),
+            Prepared::FloatConv(conv) => conv.mixed_len(),
             _ => 0,
         }
     }
@@ -38,6 +44,7 @@ impl Prepared {
     pub fn routing(&self) -> Option<&[f32]> {
         match self {
             Prepared::Dynamic(dynamic) => Some(dynamic.routing()),
+            Prepared::FloatConv(conv) => conv.routing(),
             _ => None,
         }
     }
@@ -166,10 +173,17 @@ pub fn prepare(model: &Model, id: NodeId, layout: Layout) -> Prepared {
             }
         }
         QOp::DynamicConv { .. } => Prepared::Dynamic(Box::new(Dynamic::new(model, id, layout))),
-        QOp::Add => Prepared::Add(sum(model, id)),
+        QOp::FloatConv { .. } => Prepared::FloatConv(Box::new(FloatConv::new(model, id))),
+        QOp::SqueezeExcite { reduced } if model.is_float(id) => {
+            Prepared::FloatSqueezeExcite(Box::new(FloatSqueezeExcite::new(*reduced, node.channels)))
+        }
+        QOp::Add if !model.is_float(id) => Prepared::Add(sum(model, id)),
         QOp::SqueezeExcite { .. } => Prepared::SqueezeExcite(Box::new(SqueezeExcite::new(model, id))),
         QOp::Input
+        | QOp::Add
         | QOp::Concat
+        | QOp::Dequantise
+        | QOp::Quantise
         | QOp::Slice { .. }
         | QOp::MaxPool { .. }
         | QOp::Upsample { .. }

@@ -33,6 +33,7 @@ mod arm_neon;
 #[cfg(all(test, target_arch = "aarch64"))]
 mod arm_tests;
 pub mod detect;
+pub mod f32;
 pub mod ops;
 pub mod pack;
 pub mod requant;

@@ -1,23 +1,25 @@
 //! The whole conversion: calibrate, quantise, measure.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::calibrate::{Calibration, calibrate};
 use super::error::QuantError;
-use super::quantise::{check, quantise};
-use super::ranges::Ranges;
+use super::float::check;
+use super::held_out::{HeldOut, fill};
+use super::ladder::{Attempt, Ladder};
 use super::report::{LayerReport, Noise, Report};
-use crate::detector::without_fourth;
 use crate::engine::Engine;
-use crate::kernels::{self, store};
+use crate::kernels;
 use crate::model::fuse::fuse;
 use crate::model::graph::{Graph, Op};
-use crate::reference::{Reference, to_unit};
-use crate::vision::{Letterbox, Pixels, Size, decode_image};
+use crate::reference::{Products, Reference, to_unit};
 use crate::weights::Model;
+use crate::weights::graph::QGraph;
 use crate::weights::write::ModelParts;
 
-/// Most pictures that the error report is measured on.
+/// Most pictures that the layers' errors are measured on.
 const MEASURED: usize = 4;
 
 /// What a conversion works on.
@@ -33,6 +35,17 @@ pub struct Request<'a> {
     pub license: String,
     /// Threads for the error report.
     pub threads: usize,
+    /// Points of mAP50-95 that int8 may lose before parts of it fall back to f32; `None` only measures.
+    pub target_drop: Option<f64>,
+}
+
+/// What a conversion is doing.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// So many of all calibration pictures are done.
+    Calibrating(usize, usize),
+    /// A try of the ladder.
+    Trying(&'a str),
 }
 
 /// A converted model with its error report.
@@ -42,129 +55,112 @@ pub struct Converted {
     pub parts: ModelParts,
     /// How good it is.
     pub report: Report,
+    /// Whether the target was met; true where none was given.
+    pub met: bool,
 }
 
-/// Converts a graph with weights to int8. `progress` is told how many of all pictures are done.
+/// Converts a graph with weights to int8.
+///
+/// The same graph, pictures and size give the same bytes on every machine, with any number of threads.
 ///
 /// # Errors
 /// [`QuantError`] where the graph cannot be run or quantised, or no picture can be read.
 pub fn convert(
     graph: Graph,
     request: &Request<'_>,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Converted, QuantError> {
     let mut graph = fuse(graph);
     graph.info.input_size = request.size;
     check(&graph)?;
-    let reference = Reference::new(&graph)?;
-    let mut inputs = Inputs::new(request.size);
-    let total = request.pictures.len();
-
-    let mut ranges = Ranges::new(&graph);
-    let mut calibrated = 0;
-    for (index, picture) in request.pictures.iter().enumerate() {
-        progress(index, total);
-        if let Some(input) = inputs.read(picture) {
-            let [h, w] = request.size;
-            reference.observe(&to_unit(&input), h, w, |node, values, _| ranges.observe(node, values))?;
-            calibrated += 1;
-        }
-    }
-    progress(total, total);
-    if calibrated == 0 {
-        return Err(QuantError::NoPictures { tried: total });
-    }
-
-    let quantised = quantise(&graph, &ranges)?;
+    let reference = Reference::with(&graph, Products::Exact)?;
+    let calibration = calibrate(&graph, &reference, request.pictures, request.size, &mut |done, all| {
+        progress(Progress::Calibrating(done, all));
+    })?;
+    let Calibration { ranges, pictures, held_out } = calibration;
+    let held_out =
+        HeldOut::new(&reference, held_out, request.size, graph.info.classes.len(), request.threads)?;
     let mut parts = ModelParts {
-        graph: quantised.graph,
+        graph: QGraph { nodes: Vec::new() },
         info: graph.info.clone(),
-        tensors: quantised.tensors,
+        tensors: HashMap::new(),
         report: String::new(),
         source_sha256: request.source_sha256.clone(),
         license: request.license.clone(),
     };
-    let mut report = measure(&graph, &reference, &parts, request, &mut inputs)?;
-    report.calibration_pictures = calibrated;
+    let ladder = Ladder {
+        graph: &graph,
+        ranges: &ranges,
+        held_out: &held_out,
+        frame: &parts,
+        target: request.target_drop,
+    };
+    let attempt = ladder.climb(&mut |what| progress(Progress::Trying(what)))?;
+    let Attempt { rule, float, quantised, quality } = attempt;
+    parts.graph = quantised.graph;
+    parts.tensors = quantised.tensors;
+    let report = Report {
+        target_drop: request.target_drop,
+        estimated_drop: quality.drop.map(hundredths),
+        held_out_pictures: held_out.len(),
+        outputs: quality.raw.report(),
+        ranges: rule,
+        f32_share: hundredths(f32_share(&graph, &float)),
+        calibration_pictures: pictures,
+        measured_pictures: held_out.len().min(MEASURED),
+        input_size: request.size,
+        layers: layers(&graph, &reference, &parts, &float, &quantised.node_of, &held_out, request.threads)?,
+    };
     parts.report = serde_json::to_string(&report).unwrap_or_default();
-    Ok(Converted { parts, report })
+    let met = request.target_drop.is_none_or(|target| quality.meets(target));
+    Ok(Converted { parts, report, met })
 }
 
-/// Calibration pictures as network inputs.
-struct Inputs {
-    size: [usize; 2],
-    letterbox: Letterbox,
-    bytes: Vec<u8>,
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
-impl Inputs {
-    fn new(size: [usize; 2]) -> Self {
-        Self { size, letterbox: Letterbox::new(), bytes: vec![0; size[0] * size[1] * 4] }
-    }
-
-    /// `[height, width, 3]` bytes; `None`, with a warning, for a picture that cannot be read.
-    fn read(&mut self, path: &Path) -> Option<Vec<u8>> {
-        let picture = match decode_image(path) {
-            Ok(picture) => picture,
-            Err(error) => {
-                log::warn!("{}: {error}; left out of the calibration", path.display());
-                return None;
-            }
-        };
-        let size = Size { width: picture.width() as usize, height: picture.height() as usize };
-        let pixels = Pixels { size, stride: 3 * size.width, bytes: picture.as_raw() };
-        let input = Size { width: self.size[1], height: self.size[0] };
-        match self.letterbox.run(pixels, input, 0, &mut self.bytes) {
-            Ok(_) => Some(without_fourth(&self.bytes)),
-            Err(error) => {
-                log::warn!("{}: {error}; left out of the calibration", path.display());
-                None
-            }
-        }
-    }
+/// Share of the multiply-accumulates in nodes that are computed in f32.
+fn f32_share(graph: &Graph, float: &[bool]) -> f64 {
+    let [h, w] = graph.info.input_size;
+    let costs = graph.costs(h, w).unwrap_or_default();
+    let sum = |all: bool| -> u64 {
+        costs.iter().zip(float).filter(|(_, float)| all || **float).map(|(cost, _)| cost.macs).sum()
+    };
+    sum(false) as f64 / sum(true).max(1) as f64
 }
 
-/// Runs the int8 model beside the reference and compares every layer.
-fn measure(
+/// Runs the model beside the reference and compares every layer.
+fn layers(
     graph: &Graph,
     reference: &Reference,
     parts: &ModelParts,
-    request: &Request<'_>,
-    inputs: &mut Inputs,
-) -> Result<Report, QuantError> {
+    float: &[bool],
+    node_of: &[usize],
+    held_out: &HeldOut,
+    threads: usize,
+) -> Result<Vec<LayerReport>, QuantError> {
     let model = Arc::new(Model::from_bytes(&parts.to_bytes()?)?);
-    let mut engine = Engine::keeping_all(model, kernels::detect::best(), request.threads)?;
+    let mut engine = Engine::keeping_all(model, kernels::detect::best(), threads)?;
     let mut noise = vec![Noise::default(); graph.nodes.len()];
-    let mut measured = 0;
-    let [h, w] = request.size;
-    for picture in request.pictures {
-        if measured == MEASURED {
-            break;
-        }
-        let Some(input) = inputs.read(picture) else { continue };
-        for (to, from) in engine.input_mut().chunks_exact_mut(4).zip(input.chunks_exact(3)) {
-            to[..3].iter_mut().zip(from).for_each(|(t, &f)| *t = store(f));
-        }
+    let [h, w] = graph.info.input_size;
+    for input in held_out.inputs().iter().take(MEASURED) {
+        fill(&mut engine, input);
         engine.run()?;
-        reference.observe(&to_unit(&input), h, w, |node, values, _| {
-            if let Some(int8) = engine.activation(node) {
-                noise[node].add(values, &int8);
+        reference.observe(&to_unit(input), h, w, |node, values, _| {
+            if let Some(found) = engine.activation(node_of[node]) {
+                noise[node].add(values, &found);
             }
         })?;
-        measured += 1;
     }
-    let layers = graph
-        .nodes
-        .iter()
-        .zip(&noise)
-        .filter(|(node, _)| {
-            matches!(node.op, Op::Conv(_) | Op::DynamicConv(_) | Op::Add | Op::SqueezeExcite(_))
-        })
-        .map(|(node, noise)| LayerReport {
+    let measured = |op: &Op| matches!(op, Op::Conv(_) | Op::DynamicConv(_) | Op::Add | Op::SqueezeExcite(_));
+    let rows = graph.nodes.iter().zip(&noise).zip(float).filter(|((node, _), _)| measured(&node.op));
+    Ok(rows
+        .map(|((node, noise), &f32)| LayerReport {
             name: node.name.clone(),
             op: node.op.describe(),
-            sqnr_db: (noise.sqnr_db() * 100.0).round() / 100.0,
+            f32,
+            sqnr_db: noise.sqnr_db(),
         })
-        .collect();
-    Ok(Report { calibration_pictures: 0, measured_pictures: measured, input_size: request.size, layers })
+        .collect())
 }

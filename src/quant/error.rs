@@ -5,9 +5,9 @@ use thiserror::Error;
 /// A conversion that cannot be done. The caller adds the checkpoint's name.
 #[derive(Debug, Error)]
 pub enum QuantError {
-    /// The int8 engine has no operation for it.
+    /// The engine has no operation for it.
     #[error(
-        "layer `{node}` has {what}, which the int8 engine cannot run; detect with `--engine reference` runs the checkpoint in f32"
+        "layer `{node}` has {what}, which the engine cannot run; detect with `--engine reference` runs the checkpoint"
     )]
     Unsupported {
         /// The layer.
@@ -27,6 +27,9 @@ pub enum QuantError {
     /// The quantised model does not hold.
     #[error("the converted model: {0}; please report this")]
     Weights(#[from] crate::weights::WeightsError),
+    /// The heads cannot be read.
+    #[error(transparent)]
+    Heads(#[from] crate::vision::HeadsError),
     /// The engine cannot run it.
     #[error(transparent)]
     Engine(#[from] crate::engine::EngineError),

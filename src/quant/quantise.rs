@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use super::QuantError;
+use super::float::{check, feeds_detect, float_kernel, forced_float};
 use super::gate;
 use super::ranges::Ranges;
 use super::weights::{
-    LEAST_SCALE, QuantisedKernel, bias_floor, dense_from_grouped, quantise as quantise_kernel,
+    LEAST_SCALE, QuantisedKernel, bias_floor, correct_bias, dense_from_grouped, quantise as quantise_kernel,
 };
 use crate::kernels::{Act, Layout, pack};
 use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeId, Op};
@@ -20,51 +21,35 @@ pub struct Quantised {
     pub graph: QGraph,
     /// Tensors, padded as the file wants them.
     pub tensors: HashMap<String, TensorData>,
+    /// For each node of the f32 graph, the node of [`Self::graph`] whose output stands for it.
+    pub node_of: Vec<NodeId>,
 }
 
-/// Quantises a fused graph.
+/// Quantises a fused graph. Nodes whose `float` is set are computed in f32, and so are those of
+/// [`forced_float`]; nodes past its end are not set.
 ///
 /// # Errors
-/// [`QuantError::Unsupported`] for what the int8 engine has no operation for.
-pub fn quantise(graph: &Graph, ranges: &Ranges) -> Result<Quantised, QuantError> {
+/// [`QuantError::Unsupported`] for what the engine has no operation for.
+pub fn quantise(graph: &Graph, ranges: &Ranges, float: &[bool]) -> Result<Quantised, QuantError> {
     check(graph)?;
-    let mut builder =
-        Builder { graph, ranges, quants: Vec::new(), nodes: Vec::new(), tensors: HashMap::new() };
+    let mut is_float = forced_float(graph);
+    is_float.iter_mut().zip(float).for_each(|(is, &wanted)| *is |= wanted);
+    let mut builder = Builder {
+        graph,
+        ranges,
+        is_float,
+        node_of: Vec::new(),
+        converted: vec![None; graph.nodes.len()],
+        floats: Vec::new(),
+        quants: Vec::new(),
+        nodes: Vec::new(),
+        tensors: HashMap::new(),
+    };
     for id in 0..graph.nodes.len() {
-        builder.node(id)?;
+        builder.node(id);
     }
-    Ok(Quantised { graph: QGraph { nodes: builder.nodes }, tensors: builder.tensors })
-}
-
-/// Whether the int8 engine has an operation for each node; before any picture is looked at.
-///
-/// # Errors
-/// [`QuantError::Unsupported`] for the first node that it has none for.
-pub fn check(graph: &Graph) -> Result<(), QuantError> {
-    for (id, node) in graph.nodes.iter().enumerate() {
-        let (Op::Conv(Conv { activation, .. }) | Op::DynamicConv(DynamicConv { activation, .. })) = &node.op
-        else {
-            continue;
-        };
-        let residual = node.inputs.len() > 1;
-        let what = match activation {
-            _ if feeds_detect(graph, id) && (*activation != Activation::Identity || residual) => {
-                "an activation or a sum right before the detection head"
-            }
-            // What it lacks to ReLU is no even function, so `Act::Gated` cannot say it.
-            Activation::LeakyRelu { .. } => "the activation LeakyReLU",
-            // It clips where 16 bits end, and a sum would have to reach further.
-            Activation::Relu6 if residual => "a sum after the activation ReLU6",
-            _ => continue,
-        };
-        return Err(QuantError::Unsupported { node: node.name.clone(), what: what.into() });
-    }
-    Ok(())
-}
-
-/// Whether a node feeds the detection head, which takes f32.
-fn feeds_detect(graph: &Graph, id: NodeId) -> bool {
-    graph.nodes.last().is_some_and(|last| last.inputs.contains(&id))
+    let Builder { nodes, tensors, node_of, .. } = builder;
+    Ok(Quantised { graph: QGraph { nodes }, tensors, node_of })
 }
 
 /// Where ReLU6 clips.
@@ -73,72 +58,140 @@ const RELU6_TOP: f32 = 6.0;
 struct Builder<'a> {
     graph: &'a Graph,
     ranges: &'a Ranges,
+    /// Which nodes of `graph` are to be computed in f32.
+    is_float: Vec<bool>,
+    /// The new node that stands for each node of `graph` so far.
+    node_of: Vec<NodeId>,
+    /// The new node that is its conversion to the other kind, for each node of `graph`.
+    converted: Vec<Option<NodeId>>,
+    /// Of the new nodes.
+    floats: Vec<bool>,
+    /// Of the new nodes.
     quants: Vec<ActQuant>,
     nodes: Vec<QNode>,
     tensors: HashMap<String, TensorData>,
 }
 
 impl Builder<'_> {
-    fn node(&mut self, id: NodeId) -> Result<(), QuantError> {
+    fn node(&mut self, id: NodeId) {
         let node = &self.graph.nodes[id];
-        let mut own = None;
-        let op = match &node.op {
-            Op::Input => QOp::Input,
-            Op::Add => {
-                own = Some(self.own_quant(id, 0.0));
-                QOp::Add
-            }
-            Op::Concat => QOp::Concat,
-            Op::Slice { start } => QOp::Slice { start: *start },
-            Op::MaxPool { kernel } => QOp::MaxPool { kernel: *kernel },
-            Op::Upsample { factor } => QOp::Upsample { factor: *factor },
+        // An int8 convolution before the head has an f32 output, but takes int8.
+        let float = self.is_float[id] && !matches!(node.op, Op::Input) || matches!(node.op, Op::Detect(_));
+        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| self.of_kind(i, float)).collect();
+        let (op, own) = match &node.op {
+            Op::Conv(conv) if float => (self.float_conv(id, conv), None),
+            Op::DynamicConv(conv) if float => (self.float_dynamic(id, conv), None),
+            Op::Conv(conv) => self.conv(id, &inputs, conv),
+            Op::DynamicConv(conv) => self.dynamic(id, &inputs, conv),
+            Op::Input => (QOp::Input, None),
+            Op::Add => (QOp::Add, (!float).then(|| self.own_quant(id, 0.0))),
+            Op::Concat => (QOp::Concat, None),
+            Op::Slice { start } => (QOp::Slice { start: *start }, None),
+            Op::MaxPool { kernel } => (QOp::MaxPool { kernel: *kernel }, None),
+            Op::Upsample { factor } => (QOp::Upsample { factor: *factor }, None),
             Op::SqueezeExcite(se) => {
-                own = Some(self.own_quant(id, 0.0));
                 self.floats(id, "reduce_weight", &se.reduce_weight, 0.0);
                 self.floats(id, "reduce_bias", &se.reduce_bias, 0.0);
                 self.floats(id, "expand_weight", &se.expand_weight, 0.0);
                 self.floats(id, "expand_bias", &se.expand_bias, 0.0);
-                QOp::SqueezeExcite { reduced: se.reduced }
+                let own = (!float).then(|| self.own_quant(id, 0.0));
+                (QOp::SqueezeExcite { reduced: se.reduced }, own)
             }
-            Op::Conv(conv) => {
-                let (act, output, quant) = self.output(id, conv.activation);
-                own = quant;
-                let (weight, shape) = dense_if_grouped(&conv.weight, &conv.shape);
-                let kernel = quantise_kernel(
-                    &weight,
-                    &shape,
-                    &self.quants[node.inputs[0]].step,
-                    &bias_floor(&conv.bias),
-                );
-                self.floats(id, "weight_scale", &kernel.scale, 1.0);
-                self.floats(id, "bias", &conv.bias, 0.0);
-                self.tensors.insert(self.name(id, "weight"), TensorData::I8(pack_static(&kernel, &shape)));
-                QOp::Conv { shape, act, output }
-            }
-            Op::DynamicConv(conv) => {
-                let (act, output, quant) = self.output(id, conv.activation);
-                own = quant;
-                let shape = self.experts(id, conv);
-                QOp::DynamicConv { shape, act, output, experts: conv.experts, routing: conv.routing }
-            }
-            Op::Detect(detect) => QOp::Detect(detect.clone()),
+            Op::Detect(detect) => (QOp::Detect(detect.clone()), None),
         };
-        let qnode =
-            QNode { name: node.name.clone(), op, inputs: node.inputs.clone(), channels: node.channels };
-        let quant = match (own, inherited(&qnode, &self.quants)) {
-            (Some(own), _) => {
-                self.floats(id, "step", &own.step, 1.0);
-                let mut zero: Vec<i32> = own.zero.iter().map(|&z| i32::from(z)).collect();
-                zero.resize(zero.len().next_multiple_of(16), 0);
-                self.tensors.insert(self.name(id, "zero"), TensorData::I32(zero));
-                own
-            }
-            (None, Some(inherited)) => inherited,
-            (None, None) => ActQuant::default(),
-        };
+        let new = self.push(QNode { name: node.name.clone(), op, inputs, channels: node.channels }, own);
+        self.node_of.push(new);
+    }
+
+    /// Appends a node; `own` is its quantisation where it does not take over its inputs'.
+    fn push(&mut self, node: QNode, own: Option<ActQuant>) -> NodeId {
+        let first = node.inputs.first().is_some_and(|&i| self.floats[i]);
+        let float = node.op.gives_float(first);
+        if let Some(own) = &own {
+            let padded = own.zero.len().next_multiple_of(16);
+            let mut step = own.step.clone();
+            step.resize(padded, 1.0);
+            let mut zero: Vec<i32> = own.zero.iter().map(|&z| i32::from(z)).collect();
+            zero.resize(padded, 0);
+            self.tensors.insert(format!("{}.step", node.name), TensorData::F32(step));
+            self.tensors.insert(format!("{}.zero", node.name), TensorData::I32(zero));
+        }
+        let quant = own.or_else(|| inherited(&node, float, &self.quants)).unwrap_or_default();
         self.quants.push(quant);
-        self.nodes.push(qnode);
-        Ok(())
+        self.floats.push(float);
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// The new node that gives what `id` gives, in f32 or int8. All readers share one conversion.
+    fn of_kind(&mut self, id: NodeId, float: bool) -> NodeId {
+        let own = self.node_of[id];
+        if self.floats[own] == float {
+            return own;
+        }
+        if let Some(converted) = self.converted[id] {
+            return converted;
+        }
+        let node = &self.graph.nodes[id];
+        let (op, suffix, quant) = if float {
+            (QOp::Dequantise, "f32", None)
+        } else {
+            (QOp::Quantise, "int8", Some(self.own_quant(id, 0.0)))
+        };
+        let name = self.free_name(&node.name, suffix);
+        let new = self.push(QNode { name, op, inputs: vec![own], channels: node.channels }, quant);
+        self.converted[id] = Some(new);
+        new
+    }
+
+    /// `NAME.SUFFIX`, or more of the suffix where a node has that name.
+    fn free_name(&self, name: &str, suffix: &str) -> String {
+        let mut free = format!("{name}.{suffix}");
+        while self.graph.nodes.iter().any(|node| node.name == free) {
+            free = format!("{free}.{suffix}");
+        }
+        free
+    }
+
+    fn conv(&mut self, id: NodeId, inputs: &[NodeId], conv: &Conv) -> (QOp, Option<ActQuant>) {
+        let (act, output, own) = self.output(id, inputs, conv.activation);
+        let (weight, shape) = dense_if_grouped(&conv.weight, &conv.shape);
+        let steps = &self.quants[inputs[0]].step;
+        let kernel = quantise_kernel(&weight, &shape, steps, &bias_floor(&conv.bias));
+        let mut bias = conv.bias.clone();
+        let means = self.ranges.means(self.graph.nodes[id].inputs[0]);
+        correct_bias(&mut bias, (&weight, &kernel), &shape, (steps, &means));
+        self.floats(id, "weight_scale", &kernel.scale, 1.0);
+        self.floats(id, "bias", &bias, 0.0);
+        self.tensors.insert(self.name(id, "weight"), TensorData::I8(pack_static(&kernel, &shape)));
+        (QOp::Conv { shape, act, output }, own)
+    }
+
+    fn dynamic(&mut self, id: NodeId, inputs: &[NodeId], conv: &DynamicConv) -> (QOp, Option<ActQuant>) {
+        let (act, output, own) = self.output(id, inputs, conv.activation);
+        let shape = self.experts(id, inputs[0], conv);
+        self.routing(id, conv);
+        (QOp::DynamicConv { shape, act, output, experts: conv.experts, routing: conv.routing }, own)
+    }
+
+    fn float_conv(&mut self, id: NodeId, conv: &Conv) -> QOp {
+        let (kernel, shape) = float_kernel(&conv.weight, &conv.shape);
+        self.floats(id, "weight", &kernel, 0.0);
+        self.floats(id, "bias", &conv.bias, 0.0);
+        QOp::FloatConv { shape, activation: conv.activation, experts: 1, routing: None }
+    }
+
+    fn float_dynamic(&mut self, id: NodeId, conv: &DynamicConv) -> QOp {
+        let (mut kernels, mut shape) = (Vec::new(), conv.shape);
+        for weight in conv.weight.chunks_exact(conv.shape.weight_len()) {
+            let (kernel, new) = float_kernel(weight, &conv.shape);
+            kernels.extend(kernel);
+            shape = new;
+        }
+        self.floats(id, "weight", &kernels, 0.0);
+        self.routing(id, conv);
+        let (activation, experts) = (conv.activation, conv.experts);
+        QOp::FloatConv { shape, activation, experts, routing: Some(conv.routing) }
     }
 
     fn name(&self, id: NodeId, suffix: &str) -> String {
@@ -152,14 +205,19 @@ impl Builder<'_> {
     }
 
     /// Activation, output kind and own quantisation of a convolution.
-    fn output(&self, id: NodeId, activation: Activation) -> (QAct, QOutput, Option<ActQuant>) {
+    fn output(
+        &self,
+        id: NodeId,
+        inputs: &[NodeId],
+        activation: Activation,
+    ) -> (QAct, QOutput, Option<ActQuant>) {
         if feeds_detect(self.graph, id) {
             return (QAct::Identity, QOutput::Float, None);
         }
-        let full_scale = self.full_scale(id, activation);
+        let full_scale = self.full_scale(id, inputs, activation);
         let act = match activation {
             Activation::Identity => QAct::Identity,
-            // `check` lets no LeakyReLU through.
+            // `forced_float` lets no LeakyReLU through.
             Activation::Relu | Activation::Relu6 | Activation::LeakyRelu { .. } => QAct::Relu,
             Activation::Silu => gated(gate::silu_gap, full_scale, gate::SILU_REACH),
             Activation::Hardswish => gated(gate::hardswish_gap, full_scale, gate::HARDSWISH_REACH),
@@ -169,13 +227,12 @@ impl Builder<'_> {
     }
 
     /// Real value that the 16-bit pre-activation's full scale stands for.
-    fn full_scale(&self, id: NodeId, activation: Activation) -> f64 {
-        let node = &self.graph.nodes[id];
+    fn full_scale(&self, id: NodeId, inputs: &[NodeId], activation: Activation) -> f64 {
         let largest = |ranges: &[(f32, f32)]| {
             ranges.iter().map(|(low, high)| f64::from(high.max(-low))).fold(0.0, f64::max)
         };
         let mut least = largest(&self.ranges.channels(id)) * 1.05;
-        if let Some(&residual) = node.inputs.get(1) {
+        if let Some(&residual) = inputs.get(1) {
             // The sum may hide a larger term before it, and the residual's multiplier must fit Q15.
             let step = self.quants[residual].step.iter().copied().fold(0.0, f32::max);
             least = (least * 1.5).max(f64::from(step) * 260.0);
@@ -210,10 +267,9 @@ impl Builder<'_> {
         quant
     }
 
-    /// Quantises and packs a dynamic convolution's experts and writes its routing.
-    fn experts(&mut self, id: NodeId, conv: &DynamicConv) -> ConvShape {
-        let node = &self.graph.nodes[id];
-        let steps = self.quants[node.inputs[0]].step.clone();
+    /// Quantises and packs a dynamic convolution's experts.
+    fn experts(&mut self, id: NodeId, input: NodeId, conv: &DynamicConv) -> ConvShape {
+        let steps = self.quants[input].step.clone();
         let per_expert = conv.shape.weight_len();
         let padded = conv.shape.c_out.next_multiple_of(16);
         let (mut scales, mut packed, mut shape) = (Vec::new(), Vec::new(), conv.shape);
@@ -233,19 +289,24 @@ impl Builder<'_> {
             pack::dense_experts(Layout::N16K4, plain, &packed)
         };
         bytes.resize(bytes.len().next_multiple_of(64), 0);
+        self.tensors.insert(self.name(id, "weight"), TensorData::I8(bytes));
+        self.floats(id, "weight_scale", &scales, 1.0);
+        shape
+    }
+
+    /// Writes a dynamic convolution's routing and biases.
+    fn routing(&mut self, id: NodeId, conv: &DynamicConv) {
+        let padded = conv.shape.c_out.next_multiple_of(16);
         let mut expert_bias = vec![0.0; conv.experts * padded];
         for (to, from) in
             expert_bias.chunks_exact_mut(padded).zip(conv.expert_bias.chunks_exact(conv.shape.c_out))
         {
             to[..from.len()].copy_from_slice(from);
         }
-        self.tensors.insert(self.name(id, "weight"), TensorData::I8(bytes));
-        self.floats(id, "weight_scale", &scales, 1.0);
         self.floats(id, "expert_bias", &expert_bias, 0.0);
         self.floats(id, "bias", &conv.bias, 0.0);
         self.floats(id, "routing_weight", &conv.routing_weight, 0.0);
         self.floats(id, "routing_bias", &conv.routing_bias, 0.0);
-        shape
     }
 }
 
@@ -262,7 +323,7 @@ fn beyond(reach: f64, least: f64) -> f64 {
     (0..16).map(|k| reach * f64::from(1u32 << k)).find(|&f| f >= least).unwrap_or(least)
 }
 
-fn dense_if_grouped(weight: &[f32], shape: &ConvShape) -> (Vec<f32>, ConvShape) {
+pub(super) fn dense_if_grouped(weight: &[f32], shape: &ConvShape) -> (Vec<f32>, ConvShape) {
     if shape.groups == 1 || shape.is_depthwise() {
         (weight.to_vec(), *shape)
     } else {

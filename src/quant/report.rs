@@ -2,9 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ranges::RangeRule;
+use crate::math;
+
 /// Error of a conversion, layer by layer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// Points of mAP50-95 that the conversion was allowed to lose; `None` where it was only to measure.
+    #[serde(default)]
+    pub target_drop: Option<f64>,
+    /// Points of mAP50-95 that it loses, estimated by [`super::worlds`]; `None` where the held-out pictures
+    /// show too little.
+    #[serde(default)]
+    pub estimated_drop: Option<f64>,
+    /// Pictures that drop and raw outputs were measured on; not calibrated on, if there were enough.
+    #[serde(default)]
+    pub held_out_pictures: usize,
+    /// Signal to noise of the raw outputs.
+    #[serde(default)]
+    pub outputs: OutputReport,
+    /// How ranges were chosen.
+    #[serde(default)]
+    pub ranges: RangeRule,
+    /// Share of the multiply-accumulates that are done in f32.
+    #[serde(default)]
+    pub f32_share: f64,
     /// Pictures that the ranges were taken from.
     pub calibration_pictures: usize,
     /// Pictures that the errors were measured on (of the calibration pictures).
@@ -22,8 +44,49 @@ pub struct LayerReport {
     pub name: String,
     /// What it computes, in a few words.
     pub op: String,
+    /// Whether it is computed in f32.
+    #[serde(default)]
+    pub f32: bool,
     /// Signal to quantisation noise of its output, all noise of earlier layers included, in dB.
     pub sqnr_db: f32,
+}
+
+/// Signal to noise of the raw outputs, boxes and classes apart, in dB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutputReport {
+    /// Logits of the box distributions.
+    pub box_logits_db: f32,
+    /// Distances to the box sides.
+    pub box_sides_db: f32,
+    /// Class logits.
+    pub class_logits_db: f32,
+    /// Class scores.
+    pub scores_db: f32,
+}
+
+/// Signal and noise power of the raw outputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RawNoise {
+    /// Logits of the box distributions.
+    pub box_logits: Noise,
+    /// Distances to the box sides.
+    pub box_sides: Noise,
+    /// Class logits.
+    pub class_logits: Noise,
+    /// Class scores.
+    pub scores: Noise,
+}
+
+impl RawNoise {
+    /// In dB, rounded to hundredths.
+    pub fn report(&self) -> OutputReport {
+        OutputReport {
+            box_logits_db: self.box_logits.sqnr_db(),
+            box_sides_db: self.box_sides.sqnr_db(),
+            class_logits_db: self.class_logits.sqnr_db(),
+            scores_db: self.scores.sqnr_db(),
+        }
+    }
 }
 
 /// Signal and noise power of one layer's output.
@@ -42,12 +105,14 @@ impl Noise {
         }
     }
 
-    /// Signal to noise ratio in dB; at most 120.
+    /// Signal to noise, as a ratio of powers; at most 1e12.
+    pub fn ratio(&self) -> f64 {
+        if self.noise <= self.signal * 1e-12 { 1e12 } else { self.signal.max(1e-30) / self.noise }
+    }
+
+    /// The ratio in dB, rounded to hundredths; at most 120.
     pub fn sqnr_db(&self) -> f32 {
-        if self.noise <= self.signal * 1e-12 {
-            return 120.0;
-        }
-        (10.0 * (self.signal.max(1e-30) / self.noise).log10()) as f32
+        ((1000.0 * math::log10(self.ratio())).round() / 100.0) as f32
     }
 }
 

@@ -39,6 +39,32 @@ pub fn quantise(weight: &[f32], shape: &ConvShape, steps: &[f32], floor: &[f32])
     result
 }
 
+/// Adds to each bias what rounding the kernel takes from the output's mean: `Σ (W - Ŵ) mean(x)`.
+///
+/// `means` are those of the input channels (Nagel et al. 2019, "Data-Free Quantization", section 4.2).
+/// Pixels at the border see less of the kernel; they are few.
+pub fn correct_bias(
+    bias: &mut [f32],
+    (weight, kernel): (&[f32], &QuantisedKernel),
+    shape: &ConvShape,
+    (steps, means): (&[f32], &[f64]),
+) {
+    let per_channel = shape.weight_len() / shape.c_out;
+    let taps = shape.kernel * shape.kernel;
+    let group_in = shape.c_in / shape.groups;
+    let group_out = shape.c_out / shape.groups;
+    let rows = weight.chunks_exact(per_channel).zip(kernel.weight.chunks_exact(per_channel));
+    for (channel, (exact, rounded)) in rows.enumerate() {
+        let first_input = channel / group_out * group_in;
+        let lost = exact.iter().zip(rounded).enumerate().fold(0.0, |sum, (index, (&w, &q))| {
+            let input = first_input + index / taps;
+            let real = f64::from(q) * f64::from(kernel.scale[channel]) / f64::from(steps[input]);
+            sum + (f64::from(w) - real) * means[input]
+        });
+        bias[channel] += lost as f32;
+    }
+}
+
 /// The least scale for which a bias stays exact to a millionth of the accumulator's range.
 pub fn bias_floor(bias: &[f32]) -> Vec<f32> {
     bias.iter().map(|b| (b.abs() / (1 << 26) as f32).max(LEAST_SCALE)).collect()

@@ -1,9 +1,11 @@
-//! Convolutions as matrix products of candle, a few output rows at a time.
+//! Convolutions as matrix products, candle's or exact ones, a few output rows at a time.
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::{Map, ReferenceError, ops};
+use super::{Map, Products, ReferenceError, ops};
+use crate::kernels::f32 as exact;
+use crate::math;
 use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Node, Op, RoutingKind, SqueezeExcite};
 use crate::model::shapes::Shape;
 
@@ -20,7 +22,7 @@ pub(super) enum Prepared {
 }
 
 /// Reorders a node's weights.
-pub(super) fn prepare(node: &Node) -> Result<Prepared, ReferenceError> {
+pub(super) fn prepare(node: &Node, products: Products) -> Result<Prepared, ReferenceError> {
     let fits = |weight: &[f32], len: usize, bias: &[f32], channels: usize| {
         if weight.len() == len && bias.len() == channels {
             return Ok(());
@@ -30,12 +32,12 @@ pub(super) fn prepare(node: &Node) -> Result<Prepared, ReferenceError> {
     Ok(match &node.op {
         Op::Conv(conv) => {
             fits(&conv.weight, conv.shape.weight_len(), &conv.bias, conv.shape.c_out)?;
-            Prepared::Conv(ConvKernel::new(conv)?)
+            Prepared::Conv(ConvKernel::new(conv, products)?)
         }
         Op::DynamicConv(dynamic) => {
             let len = dynamic.experts * dynamic.shape.weight_len();
             fits(&dynamic.weight, len, &dynamic.bias, dynamic.shape.c_out)?;
-            Prepared::Dynamic(DynamicKernel::new(dynamic)?)
+            Prepared::Dynamic(DynamicKernel::new(dynamic, products))
         }
         Op::SqueezeExcite(se) => {
             let len = se.reduced * node.channels;
@@ -49,8 +51,10 @@ pub(super) fn prepare(node: &Node) -> Result<Prepared, ReferenceError> {
 
 /// A kernel, ready to multiply.
 enum Weights {
-    /// `[kernel² * c_in, c_out]`, rows by kernel row, kernel column, input channel.
+    /// `[kernel² * c_in, c_out]`, rows by kernel row, kernel column, input channel; for candle.
     Matrix(Tensor),
+    /// The same as panels of [`exact::pack`].
+    Panels(Vec<f32>),
     /// Grouped: `[kernel², c_in / groups, c_out]`.
     Grouped(Vec<f32>),
 }
@@ -64,8 +68,8 @@ pub(super) struct ConvKernel {
 }
 
 impl ConvKernel {
-    fn new(conv: &Conv) -> Result<Self, ReferenceError> {
-        let weights = weights(&conv.shape, reordered(&conv.shape, &conv.weight))?;
+    fn new(conv: &Conv, products: Products) -> Result<Self, ReferenceError> {
+        let weights = weights(&conv.shape, reordered(&conv.shape, &conv.weight), products)?;
         Ok(Self { shape: conv.shape, activation: conv.activation, weights, bias: conv.bias.clone() })
     }
 
@@ -82,33 +86,33 @@ impl ConvKernel {
 
 /// A convolution with experts, each in the layout of [`Weights`].
 pub(super) struct DynamicKernel {
+    products: Products,
     shape: ConvShape,
     activation: Activation,
     routing: RoutingKind,
-    /// `[c_in, experts]`
-    routing_weight: Tensor,
-    /// `[1, experts]`
-    routing_bias: Tensor,
+    /// `[experts, c_in]`
+    routing_weight: Vec<f32>,
+    routing_bias: Vec<f32>,
     experts: Vec<Vec<f32>>,
     expert_bias: Vec<f32>,
     bias: Vec<f32>,
 }
 
 impl DynamicKernel {
-    fn new(dynamic: &DynamicConv) -> Result<Self, ReferenceError> {
-        let (shape, experts) = (dynamic.shape, dynamic.experts);
-        let weight = Tensor::from_slice(&dynamic.routing_weight, (experts, shape.c_in), &Device::Cpu)?;
+    fn new(dynamic: &DynamicConv, products: Products) -> Self {
+        let shape = dynamic.shape;
         let kernels = dynamic.weight.chunks_exact(shape.weight_len());
-        Ok(Self {
+        Self {
+            products,
             shape,
             activation: dynamic.activation,
             routing: dynamic.routing,
-            routing_weight: weight.t()?.contiguous()?,
-            routing_bias: Tensor::from_slice(&dynamic.routing_bias, (1, experts), &Device::Cpu)?,
+            routing_weight: dynamic.routing_weight.clone(),
+            routing_bias: dynamic.routing_bias.clone(),
             experts: kernels.map(|kernel| reordered(&shape, kernel)).collect(),
             expert_bias: dynamic.expert_bias.clone(),
             bias: dynamic.bias.clone(),
-        })
+        }
     }
 
     /// The output and the mixing weights.
@@ -131,28 +135,54 @@ impl DynamicKernel {
                 *b += r * e;
             }
         }
-        let weights = weights(&self.shape, mixed)?;
+        let weights = weights(&self.shape, mixed, self.products)?;
         let run = Run { shape: &self.shape, weights: &weights, bias: &bias, x };
         Ok((run.all(shape, self.activation, residual)?, routing))
     }
 
     fn route(&self, x: &Map) -> Result<Vec<f32>, ReferenceError> {
-        let mean = Tensor::from_vec(ops::mean(x), (1, self.shape.c_in), &Device::Cpu)?;
-        let logits = (mean.matmul(&self.routing_weight)? + &self.routing_bias)?;
+        match self.products {
+            Products::Candle => self.route_by_candle(ops::mean(x)),
+            Products::Exact => Ok(self.route_exactly(&ops::mean(x))),
+        }
+    }
+
+    fn route_by_candle(&self, mean: Vec<f32>) -> Result<Vec<f32>, ReferenceError> {
+        let (experts, c_in) = (self.routing_bias.len(), self.shape.c_in);
+        let weight = Tensor::from_slice(&self.routing_weight, (experts, c_in), &Device::Cpu)?;
+        let bias = Tensor::from_slice(&self.routing_bias, (1, experts), &Device::Cpu)?;
+        let mean = Tensor::from_vec(mean, (1, c_in), &Device::Cpu)?;
+        let logits = (mean.matmul(&weight.t()?)? + bias)?;
         let weights = match self.routing {
             RoutingKind::Sigmoid => candle_nn::ops::sigmoid(&logits)?,
             RoutingKind::Softmax => candle_nn::ops::softmax(&logits, 1)?,
         };
         Ok(weights.flatten_all()?.to_vec1()?)
     }
+
+    fn route_exactly(&self, mean: &[f32]) -> Vec<f32> {
+        let rows = self.routing_weight.chunks_exact(self.shape.c_in).zip(&self.routing_bias);
+        let logit = |(row, &bias): (&[f32], &f32)| {
+            row.iter().zip(mean).fold(f64::from(bias), |sum, (&w, &x)| sum + f64::from(w) * f64::from(x))
+        };
+        let mut weights: Vec<f64> = rows.map(logit).collect();
+        match self.routing {
+            RoutingKind::Sigmoid => weights.iter_mut().for_each(|z| *z = math::sigmoid(*z)),
+            RoutingKind::Softmax => math::softmax(&mut weights),
+        }
+        weights.iter().map(|&w| w as f32).collect()
+    }
 }
 
-fn weights(shape: &ConvShape, values: Vec<f32>) -> Result<Weights, ReferenceError> {
+fn weights(shape: &ConvShape, values: Vec<f32>, products: Products) -> Result<Weights, ReferenceError> {
     if shape.groups > 1 {
         return Ok(Weights::Grouped(values));
     }
     let rows = shape.kernel * shape.kernel * shape.c_in;
-    Ok(Weights::Matrix(Tensor::from_vec(values, (rows, shape.c_out), &Device::Cpu)?))
+    Ok(match products {
+        Products::Candle => Weights::Matrix(Tensor::from_vec(values, (rows, shape.c_out), &Device::Cpu)?),
+        Products::Exact => Weights::Panels(exact::pack(&values, shape.c_out)),
+    })
 }
 
 /// `[c_out, c_in / groups, k, k]` to `[k, k, c_in / groups, c_out]`.
@@ -193,6 +223,7 @@ impl Run<'_> {
             .try_for_each(|(i, out)| {
                 match self.weights {
                     Weights::Matrix(matrix) => self.product(matrix, i * rows, w, out)?,
+                    Weights::Panels(panels) => self.exact_product(panels, i * rows, w, out),
                     Weights::Grouped(kernel) => self.grouped(kernel, i * rows, w, out),
                 }
                 ops::activate(out, activation);
@@ -225,6 +256,30 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// As [`Run::product`], each output's sum in the order of its row.
+    fn exact_product(&self, panels: &[f32], first: usize, w: usize, out: &mut [f32]) {
+        let c_out = self.shape.c_out;
+        let pixels = out.len() / c_out;
+        let columns = self.columns(first, w, pixels);
+        let depth = columns.len() / pixels;
+        for start in (0..pixels).step_by(exact::ROWS) {
+            let count = exact::ROWS.min(pixels - start);
+            // Past the last pixel the last one is computed again.
+            let rows = std::array::from_fn(|m| &columns[(start + m.min(count - 1)) * depth..][..depth]);
+            for (index, panel) in panels.chunks_exact(depth * exact::COLUMNS).enumerate() {
+                let mut sums = [[0.0; exact::COLUMNS]; exact::ROWS];
+                exact::accumulate(&rows, panel, &mut sums);
+                let channel = index * exact::COLUMNS;
+                let len = exact::COLUMNS.min(c_out - channel);
+                let bias = &self.bias[channel..channel + len];
+                for (m, sums) in sums.iter().take(count).enumerate() {
+                    let out = &mut out[(start + m) * c_out + channel..][..len];
+                    out.iter_mut().zip(sums).zip(bias).for_each(|((o, v), b)| *o = v + b);
+                }
+            }
+        }
     }
 
     /// `[pixels, kernel² * c_in]` of output rows from `first` on; zeros outside the map.
@@ -267,7 +322,7 @@ impl Run<'_> {
                 let Some(from) = self.source(first + pixel / w, pixel % w, tap, (x_h, x_w)) else { continue };
                 let x = &self.x.data[from * c..][..c];
                 if inner == 1 && outer == 1 {
-                    out.iter_mut().zip(x).zip(weights).for_each(|((o, x), w)| *o += x * w);
+                    exact::accumulate_depthwise(x, weights, out);
                     continue;
                 }
                 for group in 0..groups {

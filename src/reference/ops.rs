@@ -11,7 +11,7 @@ pub(super) fn activate(values: &mut [f32], activation: Activation) {
     match activation {
         Activation::Identity => {}
         Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
-        Activation::Silu => values.iter_mut().for_each(|v| *v /= 1.0 + (-*v).exp()),
+        Activation::Silu => crate::kernels::f32::silu(values),
         Activation::Relu6 => values.iter_mut().for_each(|v| *v = v.clamp(0.0, 6.0)),
         Activation::Hardswish => values.iter_mut().for_each(|v| *v *= (*v + 3.0).clamp(0.0, 6.0) / 6.0),
         Activation::LeakyRelu { slope } => {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::error::WeightsError;
 use super::file::{Model, key};
-use super::graph::{MAX_EXPERTS, QAct, QGraph, QNode, QOp, QOutput};
+use super::graph::{Element, MAX_EXPERTS, QAct, QGraph, QNode, QOp, QOutput};
 use crate::model::graph::{ConvShape, Detect, ModelInfo, Padding};
 
 /// Six times what the largest YOLOv8 with ghost modules has; the table of steps and zero points of the
@@ -25,6 +25,7 @@ pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError
         return Err(metadata(format!("{} nodes, expected 2 to {MAX_NODES}", nodes.len())));
     }
     let mut names = HashSet::new();
+    let floats = graph.floats();
     for (index, node) in nodes.iter().enumerate() {
         let fault = |cause: String| WeightsError::Node { node: node.name.clone(), cause };
         if node.name.is_empty() || node.name.len() > 200 || !names.insert(node.name.as_str()) {
@@ -43,6 +44,7 @@ pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError
         if !channels.contains(&node.channels) {
             return Err(fault(format!("{} channels, expected {channels:?}", node.channels)));
         }
+        check_kinds(graph, &floats, node).map_err(fault)?;
         check_node(graph, node).map_err(fault)?;
     }
     let Some(QOp::Detect(detect)) = nodes.last().map(|n| &n.op) else { return Ok(()) };
@@ -61,6 +63,28 @@ pub(super) fn graph(graph: &QGraph, info: &ModelInfo) -> Result<(), WeightsError
     Ok(())
 }
 
+/// That a node's inputs are of the kind that it takes: int8, f32, or all the same.
+fn check_kinds(graph: &QGraph, floats: &[bool], node: &QNode) -> Result<(), String> {
+    let Some(&first) = node.inputs.first() else { return Ok(()) };
+    let wanted = match node.op {
+        QOp::Input | QOp::Conv { .. } | QOp::DynamicConv { .. } | QOp::Dequantise => false,
+        QOp::FloatConv { .. } | QOp::Quantise | QOp::Detect(_) => true,
+        QOp::Add
+        | QOp::Concat
+        | QOp::Slice { .. }
+        | QOp::MaxPool { .. }
+        | QOp::Upsample { .. }
+        | QOp::SqueezeExcite { .. } => floats[first],
+    };
+    let kind = |float: bool| if float { "f32" } else { "int8" };
+    match node.inputs.iter().find(|&&i| floats[i] != wanted) {
+        Some(&i) => {
+            Err(format!("takes {} from `{}`, expected {}", kind(!wanted), graph.nodes[i].name, kind(wanted)))
+        }
+        None => Ok(()),
+    }
+}
+
 fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
     let inputs: Vec<&QNode> = node.inputs.iter().map(|&i| &graph.nodes[i]).collect();
     let count = |range: std::ops::RangeInclusive<usize>| {
@@ -77,9 +101,6 @@ fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
             Err(format!("{} channels from `{}`, has {}", input.channels, input.name, node.channels))
         }
     };
-    if !matches!(node.op, QOp::Detect(_)) && inputs.iter().any(|i| i.is_float()) {
-        return Err("takes an f32 output, which only the detection head may".into());
-    }
     match &node.op {
         QOp::Input => {
             count(0..=0)?;
@@ -91,10 +112,20 @@ fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
         }
         QOp::DynamicConv { shape, act, output, experts, .. } => {
             count(1..=2)?;
-            if !(1..=MAX_EXPERTS).contains(experts) {
-                return Err(format!("{experts} experts, expected 1 to {MAX_EXPERTS}"));
-            }
+            check_experts(*experts, MAX_EXPERTS)?;
             check_conv(node, &inputs, shape, act, output)
+        }
+        QOp::FloatConv { shape, activation, experts, routing } => {
+            count(1..=2)?;
+            check_experts(*experts, if routing.is_some() { MAX_EXPERTS } else { 1 })?;
+            if !activation.is_finite() {
+                return Err("a slope that is no number".into());
+            }
+            check_shape(node, &inputs, shape)
+        }
+        QOp::Dequantise | QOp::Quantise => {
+            count(1..=1)?;
+            same_channels(inputs[0])
         }
         QOp::Add => {
             count(2..=2)?;
@@ -135,13 +166,16 @@ fn check_node(graph: &QGraph, node: &QNode) -> Result<(), String> {
     }
 }
 
-fn check_conv(
-    node: &QNode,
-    inputs: &[&QNode],
-    shape: &ConvShape,
-    act: &QAct,
-    output: &QOutput,
-) -> Result<(), String> {
+fn check_experts(experts: usize, most: usize) -> Result<(), String> {
+    if (1..=most).contains(&experts) {
+        Ok(())
+    } else {
+        Err(format!("{experts} experts, expected 1 to {most}"))
+    }
+}
+
+/// A convolution's shape, and that of its residual.
+fn check_shape(node: &QNode, inputs: &[&QNode], shape: &ConvShape) -> Result<(), String> {
     if shape.c_in != inputs[0].channels || shape.c_out != node.channels {
         return Err(format!(
             "convolves {} to {} channels, has {} to {}",
@@ -163,6 +197,22 @@ fn check_conv(
     if shape.groups != 1 && !shape.is_depthwise() {
         return Err(format!("{} groups: neither dense nor depthwise", shape.groups));
     }
+    match inputs.get(1) {
+        Some(residual) if residual.channels != node.channels => {
+            Err(format!("residual has {} channels, output {}", residual.channels, node.channels))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_conv(
+    node: &QNode,
+    inputs: &[&QNode],
+    shape: &ConvShape,
+    act: &QAct,
+    output: &QOutput,
+) -> Result<(), String> {
+    check_shape(node, inputs, shape)?;
     if matches!(act, QAct::Gated { shift, .. } if *shift > 8) {
         return Err("activation shift over 8".into());
     }
@@ -180,13 +230,10 @@ fn check_conv(
         }
         _ => {}
     }
-    match inputs.get(1) {
-        Some(residual) if residual.channels != node.channels => {
-            Err(format!("residual has {} channels, output {}", residual.channels, node.channels))
-        }
-        Some(_) if shape.is_depthwise() => Err("a depthwise convolution takes no residual".into()),
-        _ => Ok(()),
+    if inputs.len() > 1 && shape.is_depthwise() {
+        return Err("a depthwise convolution takes no residual".into());
     }
+    Ok(())
 }
 
 fn check_detect(detect: &Detect, inputs: &[&QNode]) -> Result<(), String> {
@@ -203,8 +250,9 @@ fn check_detect(detect: &Detect, inputs: &[&QNode]) -> Result<(), String> {
         return Err(format!("{} bins per box side, expected {REG_MAX}", detect.reg_max));
     }
     for pair in inputs.chunks(2) {
-        if !pair[0].is_float() || !pair[1].is_float() {
-            return Err("takes int8 inputs, expected f32".into());
+        // Its reader takes pixels without gaps.
+        if pair.iter().any(|input| matches!(input.op, QOp::Slice { .. })) {
+            return Err("takes a slice".into());
         }
         if pair[0].channels != 4 * detect.reg_max || pair[1].channels != detect.classes {
             return Err(format!("level with {} and {} channels", pair[0].channels, pair[1].channels));
@@ -215,8 +263,8 @@ fn check_detect(detect: &Detect, inputs: &[&QNode]) -> Result<(), String> {
 
 /// Checks tensors' values: scales are positive numbers, zero points bytes, weights not -128.
 pub(super) fn values(model: &Model) -> Result<(), WeightsError> {
-    for node in &model.graph.nodes {
-        for spec in node.tensors() {
+    for (id, node) in model.graph.nodes.iter().enumerate() {
+        for spec in model.tensors(id) {
             let bad = |index: usize, value: String, expected| WeightsError::TensorValue {
                 name: format!("{}.{}", node.name, spec.suffix),
                 value,
@@ -224,7 +272,7 @@ pub(super) fn values(model: &Model) -> Result<(), WeightsError> {
                 expected,
             };
             match spec.suffix {
-                "weight" => {
+                "weight" if spec.element == Element::I8 => {
                     // Products of -128 by -128 overflow the i16 pair sums of the kernels for old ARM cores.
                     if let Some(i) = model.i8s(node, spec.suffix).iter().position(|&w| w == i8::MIN) {
                         return Err(bad(i, "-128".into(), "-127 to 127"));

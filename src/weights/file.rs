@@ -78,6 +78,7 @@ pub struct Model {
     /// Licence of the weights; empty where unknown.
     pub license: String,
     quants: Vec<ActQuant>,
+    floats: Vec<bool>,
 }
 
 impl Model {
@@ -155,7 +156,8 @@ impl Model {
             let offset = view.data().as_ptr() as usize - base;
             found.insert(name, (offset..offset + view.data().len(), view.dtype()));
         }
-        let ranges = claim_tensors(&graph, found, data_start)?;
+        let floats = graph.floats();
+        let ranges = claim_tensors(&graph, &floats, found, data_start)?;
         let mut model = Self {
             tensors: ranges,
             graph,
@@ -165,6 +167,7 @@ impl Model {
             license: texts.get(key::LICENSE).cloned().unwrap_or_default(),
             storage,
             quants: Vec::new(),
+            floats,
         };
         check::values(&model)?;
         model.quants = propagate(&model);
@@ -209,6 +212,16 @@ impl Model {
     pub fn quant(&self, node: NodeId) -> &ActQuant {
         &self.quants[node]
     }
+
+    /// Whether a node's output is f32.
+    pub fn is_float(&self, node: NodeId) -> bool {
+        self.floats[node]
+    }
+
+    /// The tensors that a node owns.
+    pub fn tensors(&self, node: NodeId) -> Vec<TensorSpec> {
+        self.graph.nodes[node].tensors(self.floats[node])
+    }
 }
 
 /// Checks the header's length and gives the first byte of the data.
@@ -229,6 +242,7 @@ fn parse<T: serde::de::DeserializeOwned>(key: &'static str, text: &str) -> Resul
 /// Matches the container's tensors with those that the graph needs: all of them, and no others.
 fn claim_tensors(
     graph: &QGraph,
+    floats: &[bool],
     mut found: HashMap<String, (Range<usize>, Dtype)>,
     data_start: usize,
 ) -> Result<Tensors, WeightsError> {
@@ -236,9 +250,9 @@ fn claim_tensors(
     if !data_start.is_multiple_of(64) {
         return Err(WeightsError::Misaligned { name: "the first".into(), offset: data_start });
     }
-    for node in &graph.nodes {
+    for (node, &float) in graph.nodes.iter().zip(floats) {
         let mut own = Vec::new();
-        for spec in node.tensors() {
+        for spec in node.tensors(float) {
             let name = format!("{}.{}", node.name, spec.suffix);
             let Some((range, dtype)) = found.remove(&name) else {
                 return Err(WeightsError::MissingTensor { name });
@@ -282,8 +296,8 @@ fn check_tensor(
 /// Step and zero point of every node's output: own, or those of its inputs.
 fn propagate(model: &Model) -> Vec<ActQuant> {
     let mut quants: Vec<ActQuant> = Vec::with_capacity(model.graph.nodes.len());
-    for node in &model.graph.nodes {
-        let quant = inherited(node, &quants).unwrap_or_else(|| ActQuant {
+    for (node, &float) in model.graph.nodes.iter().zip(&model.floats) {
+        let quant = inherited(node, float, &quants).unwrap_or_else(|| ActQuant {
             step: model.f32s(node, "step")[..node.channels].to_vec(),
             zero: model.i32s(node, "zero")[..node.channels].iter().map(|&z| z as u8).collect(),
         });

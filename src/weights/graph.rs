@@ -1,9 +1,14 @@
 //! The quantised graph: the same operations as [`crate::model::graph`], with integers for tensors.
+//!
+//! Nodes may be computed in f32 instead, where int8 loses too much. [`QOp::Dequantise`] and
+//! [`QOp::Quantise`] lead from one kind to the other; sums, concats, slices, pools, enlargements and
+//! squeeze-and-excite are of their inputs' kind ([`QOp::gives_float`]).
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::Layout;
-use crate::model::graph::{ConvShape, Detect, NodeId, RoutingKind};
+use crate::kernels::f32::COLUMNS;
+use crate::model::graph::{Activation, ConvShape, Detect, NodeId, RoutingKind};
 
 /// A quantised model: nodes in topological order, node 0 is [`QOp::Input`], the last [`QOp::Detect`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,6 +112,21 @@ pub enum QOp {
         /// Channels of the squeezed vector.
         reduced: usize,
     },
+    /// Convolution in f32, of f32 inputs; a second input is its residual, added after the activation.
+    FloatConv {
+        /// Shape.
+        shape: ConvShape,
+        /// Activation.
+        activation: Activation,
+        /// Number of experts; 1 where the kernel is static.
+        experts: usize,
+        /// How routing logits become weights; none where the kernel is static.
+        routing: Option<RoutingKind>,
+    },
+    /// From int8 to f32.
+    Dequantise,
+    /// From f32 to int8, with a step and a zero point of its own per channel.
+    Quantise,
     /// Raw outputs, one `(box, class)` pair of f32 inputs per level.
     Detect(Detect),
 }
@@ -126,6 +146,14 @@ impl QOp {
             QOp::MaxPool { kernel } => format!("max pool {kernel}x{kernel}"),
             QOp::Upsample { factor } => format!("upsample x{factor}"),
             QOp::SqueezeExcite { reduced } => format!("squeeze-excite to {reduced}"),
+            QOp::FloatConv { shape, activation, routing: None, .. } => {
+                format!("conv {} {}", shape.describe(), activation.name())
+            }
+            QOp::FloatConv { shape, activation, experts, routing: Some(_) } => {
+                format!("dynamic conv {} {}, {experts} experts", shape.describe(), activation.name())
+            }
+            QOp::Dequantise => "int8 to".into(),
+            QOp::Quantise => "f32 to int8".into(),
             QOp::Detect(detect) => format!("detect, {} classes", detect.classes),
         }
     }
@@ -133,8 +161,34 @@ impl QOp {
     /// Shape of a convolution, static or dynamic.
     pub fn conv_shape(&self) -> Option<&ConvShape> {
         match self {
-            QOp::Conv { shape, .. } | QOp::DynamicConv { shape, .. } => Some(shape),
+            QOp::Conv { shape, .. } | QOp::DynamicConv { shape, .. } | QOp::FloatConv { shape, .. } => {
+                Some(shape)
+            }
             _ => None,
+        }
+    }
+
+    /// How a dynamic convolution's logits become weights.
+    pub fn routing(&self) -> Option<RoutingKind> {
+        match self {
+            QOp::DynamicConv { routing, .. } => Some(*routing),
+            QOp::FloatConv { routing, .. } => *routing,
+            _ => None,
+        }
+    }
+
+    /// Whether the output is f32, given whether the first input is.
+    pub fn gives_float(&self, input: bool) -> bool {
+        match self {
+            QOp::Input | QOp::Quantise | QOp::Detect(_) => false,
+            QOp::Conv { output, .. } | QOp::DynamicConv { output, .. } => *output == QOutput::Float,
+            QOp::FloatConv { .. } | QOp::Dequantise => true,
+            QOp::Add
+            | QOp::Concat
+            | QOp::Slice { .. }
+            | QOp::MaxPool { .. }
+            | QOp::Upsample { .. }
+            | QOp::SqueezeExcite { .. } => input,
         }
     }
 }
@@ -158,14 +212,18 @@ pub struct ActQuant {
     pub zero: Vec<u8>,
 }
 
-/// The quantisation that a node takes over from its inputs (empty for f32); `None` if it has its own.
-pub fn inherited(node: &QNode, quants: &[ActQuant]) -> Option<ActQuant> {
+/// The quantisation that a node takes over from its inputs; `None` if it has its own. Empty for f32, the
+/// kind of a node's output where `float` is set.
+pub fn inherited(node: &QNode, float: bool, quants: &[ActQuant]) -> Option<ActQuant> {
+    if float {
+        return Some(ActQuant::default());
+    }
     match &node.op {
         QOp::Input => Some(ActQuant { step: vec![1.0 / 255.0; 3], zero: vec![0; 3] }),
-        QOp::Conv { output: QOutput::Float, .. }
-        | QOp::DynamicConv { output: QOutput::Float, .. }
-        | QOp::Detect(_) => Some(ActQuant::default()),
-        QOp::Conv { .. } | QOp::DynamicConv { .. } | QOp::Add | QOp::SqueezeExcite { .. } => None,
+        QOp::Detect(_) | QOp::FloatConv { .. } | QOp::Dequantise => Some(ActQuant::default()),
+        QOp::Conv { .. } | QOp::DynamicConv { .. } | QOp::Add | QOp::SqueezeExcite { .. } | QOp::Quantise => {
+            None
+        }
         QOp::Concat => {
             let mut all = ActQuant::default();
             for &input in &node.inputs {
@@ -222,65 +280,83 @@ const fn pad16(n: usize) -> usize {
     n.next_multiple_of(16)
 }
 
+impl QGraph {
+    /// Which nodes' outputs are f32.
+    pub fn floats(&self) -> Vec<bool> {
+        let mut floats: Vec<bool> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let first = node.inputs.first().and_then(|&i| floats.get(i)).copied();
+            floats.push(node.op.gives_float(first.unwrap_or(false)));
+        }
+        floats
+    }
+}
+
 impl QNode {
-    /// Whether the output is f32: a convolution right before the detection head.
-    pub fn is_float(&self) -> bool {
-        matches!(
-            self.op,
-            QOp::Conv { output: QOutput::Float, .. } | QOp::DynamicConv { output: QOutput::Float, .. }
-        )
+    /// The operation in a few words; `float` as [`QGraph::floats`] has it.
+    pub fn describe(&self, float: bool) -> String {
+        let text = self.op.describe();
+        match self.op {
+            QOp::Conv { .. } | QOp::DynamicConv { .. } => text,
+            _ if float => text + " f32",
+            _ => text,
+        }
     }
 
-    /// The tensors that this node owns; an activation's `step` and `zero` are among them.
+    /// The tensors that this node owns; an activation's `step` and `zero` are among them. `float` as
+    /// [`QGraph::floats`] has it: f32 outputs have neither.
     ///
     /// Vectors per channel are padded to a multiple of 16 elements.
-    pub fn tensors(&self) -> Vec<TensorSpec> {
+    pub fn tensors(&self, float: bool) -> Vec<TensorSpec> {
         let f32s = |suffix, len| TensorSpec { suffix, element: Element::F32, len: pad16(len) };
-        let zero = |len| TensorSpec { suffix: "zero", element: Element::I32, len: pad16(len) };
-        let mut list = Vec::new();
-        let quantised = |list: &mut Vec<TensorSpec>| {
-            list.push(f32s("step", self.channels));
-            list.push(zero(self.channels));
-        };
-        match &self.op {
-            QOp::Conv { shape, output, .. } => {
-                list.push(TensorSpec { suffix: "weight", element: Element::I8, len: weight_len(shape, 1) });
-                list.push(f32s("weight_scale", shape.c_out));
-                list.push(f32s("bias", shape.c_out));
-                if *output != QOutput::Float {
-                    quantised(&mut list);
+        let i8s = |suffix, len| TensorSpec { suffix, element: Element::I8, len };
+        let mut list = match &self.op {
+            QOp::Conv { shape, .. } => vec![
+                i8s("weight", weight_len(shape, 1)),
+                f32s("weight_scale", shape.c_out),
+                f32s("bias", shape.c_out),
+            ],
+            QOp::DynamicConv { shape, experts, .. } => vec![
+                i8s("weight", weight_len(shape, *experts)),
+                f32s("weight_scale", experts * pad16(shape.c_out)),
+                f32s("expert_bias", experts * pad16(shape.c_out)),
+                f32s("bias", shape.c_out),
+                f32s("routing_weight", experts * shape.c_in),
+                f32s("routing_bias", *experts),
+            ],
+            QOp::FloatConv { shape, experts, routing, .. } => {
+                let mut list =
+                    vec![f32s("weight", experts * float_kernel_len(shape)), f32s("bias", shape.c_out)];
+                if routing.is_some() {
+                    list.push(f32s("expert_bias", experts * pad16(shape.c_out)));
+                    list.push(f32s("routing_weight", experts * shape.c_in));
+                    list.push(f32s("routing_bias", *experts));
                 }
+                list
             }
-            QOp::DynamicConv { shape, output, experts, .. } => {
-                list.push(TensorSpec {
-                    suffix: "weight",
-                    element: Element::I8,
-                    len: weight_len(shape, *experts),
-                });
-                let per_expert = experts * pad16(shape.c_out);
-                list.push(f32s("weight_scale", per_expert));
-                list.push(f32s("expert_bias", per_expert));
-                list.push(f32s("bias", shape.c_out));
-                list.push(f32s("routing_weight", experts * shape.c_in));
-                list.push(f32s("routing_bias", *experts));
-                if *output != QOutput::Float {
-                    quantised(&mut list);
-                }
-            }
-            QOp::SqueezeExcite { reduced } => {
-                list.push(f32s("reduce_weight", reduced * self.channels));
-                list.push(f32s("reduce_bias", *reduced));
-                list.push(f32s("expand_weight", reduced * self.channels));
-                list.push(f32s("expand_bias", self.channels));
-                quantised(&mut list);
-            }
-            QOp::Add => quantised(&mut list),
-            QOp::Input
+            QOp::SqueezeExcite { reduced } => vec![
+                f32s("reduce_weight", reduced * self.channels),
+                f32s("reduce_bias", *reduced),
+                f32s("expand_weight", reduced * self.channels),
+                f32s("expand_bias", self.channels),
+            ],
+            QOp::Add
+            | QOp::Quantise
+            | QOp::Dequantise
+            | QOp::Input
             | QOp::Concat
             | QOp::Slice { .. }
             | QOp::MaxPool { .. }
             | QOp::Upsample { .. }
-            | QOp::Detect(_) => {}
+            | QOp::Detect(_) => Vec::new(),
+        };
+        let has_own_quant = matches!(
+            self.op,
+            QOp::Conv { .. } | QOp::DynamicConv { .. } | QOp::Add | QOp::SqueezeExcite { .. } | QOp::Quantise
+        );
+        if !float && has_own_quant {
+            list.push(f32s("step", self.channels));
+            list.push(TensorSpec { suffix: "zero", element: Element::I32, len: pad16(self.channels) });
         }
         list
     }
@@ -293,5 +369,16 @@ pub fn weight_len(shape: &ConvShape, experts: usize) -> usize {
         (taps * experts * pad16(shape.c_out)).next_multiple_of(64)
     } else {
         Layout::N16K4.packed_len(shape.c_out, taps, shape.c_in) * experts
+    }
+}
+
+/// Elements of one f32 kernel: panels `[c_out / 32][tap * c_in][32]` as [`crate::kernels::f32::pack`] makes
+/// them, or `[tap][channels]` where it is depthwise. Experts follow one another without a gap.
+pub fn float_kernel_len(shape: &ConvShape) -> usize {
+    let taps = shape.kernel * shape.kernel;
+    if shape.is_depthwise() {
+        taps * shape.c_out
+    } else {
+        taps * shape.c_in * shape.c_out.next_multiple_of(COLUMNS)
     }
 }

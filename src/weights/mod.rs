@@ -11,6 +11,9 @@
 //! ([`crate::model::graph::ModelInfo`] as JSON), `ghostlight.report` (the conversion's error report),
 //! `ghostlight.source_sha256`, `ghostlight.weights_license`. Tensor data start at a multiple of 64 and
 //! each tensor is a multiple of 64 bytes long, so that each lies aligned in the map.
+//!
+//! Layers may be f32 ([`graph::QOp::FloatConv`] and what follows from it). Files without them are as they
+//! were before there were any; a program from then refuses a file with them by the operation's name.
 
 mod check;
 pub mod error;

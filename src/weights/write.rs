@@ -60,8 +60,8 @@ impl ModelParts {
         header.insert("__metadata__".into(), self.metadata()?);
         let mut data: Vec<&[u8]> = Vec::new();
         let mut offset = 0;
-        for node in &self.graph.nodes {
-            for spec in node.tensors() {
+        for (node, float) in self.graph.nodes.iter().zip(self.graph.floats()) {
+            for spec in node.tensors(float) {
                 let name = format!("{}.{}", node.name, spec.suffix);
                 let tensor = self
                     .tensors

@@ -84,7 +84,12 @@ pub fn observed_ranges(graph: &Graph, size: [usize; 2]) -> Ranges {
 
 /// A model to be written.
 pub fn parts(graph: &Graph, ranges: &Ranges) -> ModelParts {
-    let quantised = quantise(graph, ranges).unwrap();
+    mixed_parts(graph, ranges, &[])
+}
+
+/// A model to be written, some nodes in f32.
+pub fn mixed_parts(graph: &Graph, ranges: &Ranges, float: &[bool]) -> ModelParts {
+    let quantised = quantise(graph, ranges, float).unwrap();
     ModelParts {
         graph: quantised.graph,
         info: graph.info.clone(),
@@ -99,6 +104,17 @@ pub fn parts(graph: &Graph, ranges: &Ranges) -> ModelParts {
 pub fn tiny_bytes() -> Vec<u8> {
     let graph = graph(TINY);
     parts(&graph, &fixed_ranges(&graph)).to_bytes().unwrap()
+}
+
+/// Every second node of a graph, on from the first.
+pub fn every_second(graph: &Graph) -> Vec<bool> {
+    (0..graph.nodes.len()).map(|id| id % 2 == 1).collect()
+}
+
+/// [`TINY`] as a model file with every second node in f32.
+pub fn mixed_bytes() -> Vec<u8> {
+    let graph = graph(TINY);
+    mixed_parts(&graph, &fixed_ranges(&graph), &every_second(&graph)).to_bytes().unwrap()
 }
 
 /// A picture `[height, width, 3]`: slopes, edges and noise.

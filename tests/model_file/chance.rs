@@ -9,9 +9,14 @@ use ghostlight::weights::file::key;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::common::container::join;
+use super::common::container::{Container, join};
 use super::common::models;
-use super::{GOOD, good, look};
+use super::{GOOD, MIXED, look};
+
+/// The whole int8 file, or the one with layers in f32.
+fn whole(mixed: bool) -> &'static [u8] {
+    if mixed { &MIXED } else { &GOOD }
+}
 
 /// Every number of a JSON value, counted through; the `index`th is set.
 fn set_number(value: &mut Value, index: &mut usize, new: &Value) -> bool {
@@ -56,9 +61,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn flipped_bits_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..6), head in any::<bool>()) {
-        let mut bytes = GOOD.clone();
-        let len = if head { bytes.len() - good().data.len() } else { bytes.len() };
+    fn flipped_bits_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..6), head in any::<bool>(), mixed in any::<bool>()) {
+        let mut bytes = whole(mixed).to_vec();
+        let len = if head { bytes.len() - Container::read(&bytes).data.len() } else { bytes.len() };
         for (at, bit) in flips {
             bytes[at.index(len)] ^= 1 << bit;
         }
@@ -88,9 +93,10 @@ proptest! {
         lies in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![
             json!(0), json!(1), json!(2), json!(3), json!(5), json!(7), json!(8), json!(16), json!(31), json!(32),
             json!(64), json!(255), json!(4096), json!(-1), json!(u64::MAX), json!(1e-40), json!(1e38),
-        ])), 1..3)
+        ])), 1..3),
+        mixed in any::<bool>(),
     ) {
-        let mut file = good();
+        let mut file = Container::read(whole(mixed));
         let mut graph: Value = serde_json::from_str(&file.text(key::GRAPH)).unwrap();
         let numbers = numbers(&graph);
         for (at, number) in lies {
@@ -107,9 +113,10 @@ proptest! {
     fn extreme_tensors_give_the_same_on_every_kernel(
         lies in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![
             f32::MAX, f32::MIN_POSITIVE, 1e-45, 1e30, 1e-30, 1.0,
-        ])), 1..4)
+        ])), 1..4),
+        mixed in any::<bool>(),
     ) {
-        let mut file = good();
+        let mut file = Container::read(whole(mixed));
         let names: Vec<String> = file.header.iter().filter(|(_, v)| v["dtype"] == "F32").map(|(k, _)| k.clone()).collect();
         for (at, number) in lies {
             let range = file.range(&names[at.index(names.len())]);

@@ -5,6 +5,7 @@
 mod chance;
 #[path = "../common/mod.rs"]
 mod common;
+mod float;
 
 use std::sync::{Arc, LazyLock};
 
@@ -20,6 +21,8 @@ use ghostlight::weights::{Model, WeightsError};
 use serde_json::{Value, json};
 
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(models::tiny_bytes);
+/// The same model with every second layer in f32.
+static MIXED: LazyLock<Vec<u8>> = LazyLock::new(models::mixed_bytes);
 
 fn good() -> Container {
     Container::read(&GOOD)
@@ -35,6 +38,7 @@ macro_rules! refused {
         text
     }};
 }
+pub(crate) use refused;
 
 /// A file whose graph was bent.
 fn bent(bend: impl FnOnce(&mut QGraph)) -> Vec<u8> {

@@ -7,6 +7,8 @@
 mod conv;
 mod depthwise;
 mod elementwise;
+mod float;
+mod float_conv;
 mod mix;
 mod pixels;
 mod pool;
@@ -14,6 +16,8 @@ mod pool;
 pub use conv::{ConvJob, conv};
 pub use depthwise::{DepthwiseJob, depthwise};
 pub use elementwise::{AddJob, Affine, ScaleJob, add, channel_sums, copy, scale_channels, upsample};
+pub use float::{dequantise, float_add, float_max_pool, float_mix, float_scale, float_sums, quantise};
+pub use float_conv::{FloatAct, FloatConvJob, float_conv};
 pub use mix::{DepthwiseMixJob, MAX_EXPERTS, MixJob, Mixed, mix, mix_depthwise};
 pub use pool::max_pool;
 
@@ -87,6 +91,12 @@ pub enum OpError {
         have: usize,
         /// The length needed.
         want: usize,
+    },
+    /// Numbers of an f32 view do not lie at multiples of 4 bytes.
+    #[error("the {what}'s numbers do not lie at multiples of 4 bytes")]
+    Offset {
+        /// Which view.
+        what: &'static str,
     },
     /// Weights do not begin at a multiple of 64 bytes.
     #[error("weights are not aligned to 64 bytes")]

@@ -4,6 +4,7 @@
 mod convolution;
 mod deep;
 mod errors;
+mod float;
 mod others;
 mod throughput;
 

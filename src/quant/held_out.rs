@@ -1,0 +1,184 @@
+//! How good an int8 model is on pictures that it was not calibrated on, by the reference's answers.
+
+use std::sync::Arc;
+
+use super::QuantError;
+use super::report::{Noise, RawNoise};
+use super::worlds;
+use crate::engine::{Engine, HeadView};
+use crate::kernels::{self, store};
+use crate::math;
+use crate::reference::{Level, Reference};
+use crate::vision::{Detection, Detector, HeadLevel, NmsOptions, Placement, Size};
+use crate::weights::Model;
+use crate::weights::write::ModelParts;
+
+/// Bins of one box side's distribution.
+const BINS: usize = 16;
+/// What counts as the reference's equal where the pictures show no objects: 28 dB as a power ratio, so that other
+/// pictures have 25.
+const CLEAR: f64 = 630.957_344;
+
+/// Pictures with the reference's answers to them.
+#[derive(Debug)]
+pub struct HeldOut {
+    size: [usize; 2],
+    classes: usize,
+    threads: usize,
+    /// `[height, width, 3]` bytes each.
+    inputs: Vec<Vec<u8>>,
+    answers: Vec<Vec<Level>>,
+    detections: Vec<Vec<Detection>>,
+}
+
+/// How far a model is from the reference.
+#[derive(Debug, Clone, Copy)]
+pub struct Quality {
+    /// Points of mAP50-95 that it loses, estimated; `None` where the pictures show too little.
+    pub drop: Option<f64>,
+    /// Noise of the raw outputs.
+    pub raw: RawNoise,
+}
+
+impl Quality {
+    /// Whether it loses at most `points`; without objects, whether all raw outputs are clear.
+    pub fn meets(&self, points: f64) -> bool {
+        match self.drop {
+            Some(drop) => drop <= points,
+            None => self.raw.parts().iter().all(|noise| noise.ratio() >= CLEAR),
+        }
+    }
+
+    /// Noise to signal of boxes and classes together: the less the better.
+    pub fn noise(&self) -> f64 {
+        1.0 / self.raw.box_logits.ratio() + 1.0 / self.raw.class_logits.ratio()
+    }
+}
+
+impl HeldOut {
+    /// Asks the reference about pictures, `[height, width, 3]` bytes each.
+    ///
+    /// # Errors
+    /// [`QuantError`] where it cannot run.
+    pub fn new(
+        reference: &Reference,
+        inputs: Vec<Vec<u8>>,
+        size: [usize; 2],
+        classes: usize,
+        threads: usize,
+    ) -> Result<Self, QuantError> {
+        let mut held = Self { size, classes, threads, inputs, answers: Vec::new(), detections: Vec::new() };
+        for input in &held.inputs {
+            let levels = reference.run_u8(input, size[0], size[1])?.levels;
+            held.detections.push(held.detect(&levels.iter().map(view_of_level).collect::<Vec<_>>())?);
+            held.answers.push(levels);
+        }
+        Ok(held)
+    }
+
+    /// The pictures, `[height, width, 3]` bytes each.
+    pub fn inputs(&self) -> &[Vec<u8>] {
+        &self.inputs
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Runs a model over the pictures.
+    ///
+    /// # Errors
+    /// [`QuantError`] where it cannot run.
+    pub fn measure(&self, parts: &ModelParts) -> Result<Quality, QuantError> {
+        let model = Arc::new(Model::from_bytes(&parts.to_bytes()?)?);
+        let mut engine = Engine::new(model, kernels::detect::best(), self.threads)?;
+        let mut raw = RawNoise::default();
+        let mut found = Vec::new();
+        for (input, answer) in self.inputs.iter().zip(&self.answers) {
+            fill(&mut engine, input);
+            engine.run()?;
+            let heads: Vec<HeadView<'_>> = (0..engine.levels()).map(|level| engine.head(level)).collect();
+            for (head, level) in heads.iter().zip(answer) {
+                self.compare(head, level, &mut raw);
+            }
+            found.push(self.detect(&heads.iter().map(|head| self.view_of_head(head)).collect::<Vec<_>>())?);
+        }
+        Ok(Quality { drop: worlds::drop(&self.detections, &found), raw })
+    }
+
+    fn compare(&self, head: &HeadView<'_>, level: &Level, raw: &mut RawNoise) {
+        let cells = (head.height * head.width).max(1);
+        let boxes = dense(head.boxes, cells, 4 * BINS);
+        let classes = dense(head.classes, cells, self.classes);
+        raw.box_logits.add(&level.boxes, &boxes);
+        raw.class_logits.add(&level.classes, &classes);
+        raw.box_sides.add(&sides(&level.boxes), &sides(&boxes));
+        raw.scores.add(&scores(&level.classes), &scores(&classes));
+    }
+
+    fn detect(&self, levels: &[HeadLevel<'_>]) -> Result<Vec<Detection>, QuantError> {
+        let size = Size { width: self.size[1], height: self.size[0] };
+        let options = NmsOptions { confidence: 0.001, multi_label: true, ..NmsOptions::default() };
+        Ok(Detector::new().run(levels, self.classes, &Placement::new(size, size), &options)?.to_vec())
+    }
+
+    fn view_of_head<'a>(&self, head: &HeadView<'a>) -> HeadLevel<'a> {
+        let cells = (head.height * head.width).max(1);
+        HeadLevel {
+            height: head.height,
+            width: head.width,
+            stride: head.stride,
+            boxes: head.boxes,
+            box_row: head.boxes.len() / cells,
+            classes: head.classes,
+            class_row: head.classes.len() / cells,
+        }
+    }
+}
+
+/// Puts a picture, `[height, width, 3]` bytes, into an engine's input.
+pub fn fill(engine: &mut Engine, input: &[u8]) {
+    for (to, from) in engine.input_mut().chunks_exact_mut(4).zip(input.chunks_exact(3)) {
+        to[..3].iter_mut().zip(from).for_each(|(t, &f)| *t = store(f));
+    }
+}
+
+fn view_of_level(level: &Level) -> HeadLevel<'_> {
+    let cells = (level.height * level.width).max(1);
+    HeadLevel {
+        height: level.height,
+        width: level.width,
+        stride: level.stride,
+        boxes: &level.boxes,
+        box_row: level.boxes.len() / cells,
+        classes: &level.classes,
+        class_row: level.classes.len() / cells,
+    }
+}
+
+/// The first `len` values of each of `cells` rows.
+fn dense(values: &[f32], cells: usize, len: usize) -> Vec<f32> {
+    values.chunks_exact((values.len() / cells).max(1)).flat_map(|row| &row[..len]).copied().collect()
+}
+
+/// Distances to the four sides in cells: the mean of each distribution.
+fn sides(logits: &[f32]) -> Vec<f32> {
+    let mean = |bins: &[f32]| {
+        let mut powers = [0.0; BINS];
+        powers.iter_mut().zip(bins).for_each(|(p, &b)| *p = f64::from(b));
+        math::softmax(&mut powers);
+        powers.iter().enumerate().fold(0.0, |sum, (i, p)| sum + i as f64 * p) as f32
+    };
+    logits.chunks_exact(BINS).map(mean).collect()
+}
+
+fn scores(logits: &[f32]) -> Vec<f32> {
+    logits.iter().map(|&v| math::sigmoid(f64::from(v)) as f32).collect()
+}
+
+impl RawNoise {
+    fn parts(&self) -> [&Noise; 4] {
+        [&self.box_logits, &self.class_logits, &self.box_sides, &self.scores]
+    }
+}
