@@ -5,6 +5,7 @@
 
 use super::Step;
 use super::dynamic::{Gates, Router};
+use super::prepare::window;
 use crate::kernels::Arena;
 use crate::kernels::ops::{self, FloatAct, FloatConvJob, OpError};
 use crate::model::graph::{Activation, ConvShape, NodeId};
@@ -83,11 +84,7 @@ impl FloatConv {
         let job = FloatConvJob {
             input,
             output: views[step.id],
-            kernel: shape.kernel,
-            stride: shape.stride,
-            dilation: shape.dilation,
-            pad_top: shape.place(input.height).0,
-            pad_left: shape.place(input.width).0,
+            window: window(shape, &input),
             depthwise: shape.is_depthwise(),
             weights,
             bias,

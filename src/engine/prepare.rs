@@ -3,8 +3,8 @@
 use super::dynamic::{Dynamic, SqueezeExcite};
 use super::float::{FloatConv, FloatSqueezeExcite};
 use super::{Step, constants};
-use crate::kernels::ops::{self, Affine, ConvJob, DepthwiseJob, OpError};
-use crate::kernels::{Arena, Layout, Requant, pack};
+use crate::kernels::ops::{self, Affine, ConvJob, DepthwiseJob, OpError, Window};
+use crate::kernels::{Arena, Layout, Requant, View, pack};
 use crate::model::graph::{ConvShape, NodeId};
 use crate::weights::Model;
 use crate::weights::graph::{QNode, QOp, QOutput};
@@ -91,6 +91,17 @@ pub struct Dense {
     pub pad_row: Vec<u8>,
 }
 
+/// The window of a convolution over `input`.
+pub(super) fn window(shape: &ConvShape, input: &View) -> Window {
+    Window {
+        kernel: shape.kernel,
+        stride: shape.stride,
+        dilation: shape.dilation,
+        pad_top: shape.place(input.height).0,
+        pad_left: shape.place(input.width).0,
+    }
+}
+
 /// Runs a dense convolution of the step's node.
 pub(super) fn dense(
     step: &mut Step<'_>,
@@ -105,11 +116,7 @@ pub(super) fn dense(
     let job = ConvJob {
         input,
         output: views[step.id],
-        kernel: shape.kernel,
-        stride: shape.stride,
-        dilation: shape.dilation,
-        pad_top: shape.place(input.height).0,
-        pad_left: shape.place(input.width).0,
+        window: window(shape, &input),
         weights,
         pad_row,
         requant,
@@ -140,11 +147,7 @@ pub(super) fn depthwise(
     let job = DepthwiseJob {
         input,
         output: step.placement.views[step.id],
-        kernel: shape.kernel,
-        stride: shape.stride,
-        dilation: shape.dilation,
-        pad_top: shape.place(input.height).0,
-        pad_left: shape.place(input.width).0,
+        window: window(shape, &input),
         weights,
         pad_row,
         requant,

@@ -8,8 +8,7 @@
 use super::super::arena::ALIGN;
 use super::super::{Arena, CELL_CHANNELS, Crew, DenseTile, Kernels, Layout, MAX_ROWS, Requant, View};
 use super::pixels::Table;
-use super::{Base, OpError, check_apart, check_geometry, check_input, check_len, check_output, check_same};
-use super::{check_window, run_len};
+use super::{Base, OpError, Window, check_apart, check_input, check_len, check_output, check_same, run_len};
 
 /// Multiplications that are worth handing to another thread: a few microseconds of the fastest kernel.
 const TASK: usize = 1 << 20;
@@ -22,16 +21,8 @@ pub struct ConvJob<'a> {
     /// What is written; `element` 1, or 4 (f32) where `requant.is_float()`. Any height and width: the
     /// lower and right padding is what they imply.
     pub output: View,
-    /// The window is `kernel x kernel`.
-    pub kernel: usize,
-    /// Input pixels from one output pixel to the next.
-    pub stride: usize,
-    /// Input pixels from one tap to the next.
-    pub dilation: usize,
-    /// Rows of padding above.
-    pub pad_top: usize,
-    /// Columns of padding on the left.
-    pub pad_left: usize,
+    /// What each output pixel is computed from.
+    pub window: Window,
     /// Packed in the kernel's layout, 64-byte aligned.
     pub weights: &'a [i8],
     /// What lies outside the picture: each channel's stored zero point, `input.channels` rounded up to 8.
@@ -50,9 +41,7 @@ impl ConvJob<'_> {
 
     /// Whether [`conv`] will do it, in an arena of `len` bytes, with weights in `layout`.
     pub fn check(&self, layout: Layout, len: usize) -> Result<(), OpError> {
-        let taps = check_window(self.kernel)?;
-        let steps = [self.stride, self.dilation, self.pad_top, self.pad_left];
-        check_geometry([&self.input, &self.output], steps)?;
+        let taps = self.window.check([&self.input, &self.output])?;
         check_input("input", &self.input, len)?;
         check_output(&self.output, if self.requant.is_float() { 4 } else { 1 }, len)?;
         self.requant.check(self.output.channels)?;
@@ -83,7 +72,7 @@ pub fn conv(k: &dyn Kernels, crew: &Crew<'_>, arena: &mut Arena, job: &ConvJob<'
         return Ok(());
     }
     let base = Base(arena.base_mut());
-    let taps = job.kernel * job.kernel;
+    let taps = job.window.taps();
     let work = taps * job.depth(k.layout()) * channels.next_multiple_of(CELL_CHANNELS);
     let run = run_len(pixels, k.tile_for(channels).rows, TASK.div_ceil(work.max(1)), crew.lanes());
     crew.for_each(pixels.div_ceil(run), &|index, _| {
@@ -104,7 +93,7 @@ unsafe fn conv_run(k: &dyn Kernels, base: Base, job: &ConvJob<'_>, first: usize,
     let layout = k.layout();
     let (pitch, cut) = (k.tile().rows.min(MAX_ROWS), k.tile_for(job.output.channels));
     let step = cut.blocks * CELL_CHANNELS;
-    let block = layout.packed_len(CELL_CHANNELS, job.kernel * job.kernel, job.depth(layout));
+    let block = layout.packed_len(CELL_CHANNELS, job.window.taps(), job.depth(layout));
     let start = base.0.wrapping_add(job.input.offset).cast_const();
     let mut table = Table::new(job, layout, start, pitch);
     let mut at = first;

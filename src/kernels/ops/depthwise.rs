@@ -3,9 +3,7 @@
 //! Test: `kernels::tests`.
 
 use super::super::{Arena, CELL_CHANNELS, Crew, DepthwiseTile, Kernels, MAX_TAPS, Requant, View};
-use super::{
-    Base, OpError, check_apart, check_geometry, check_input, check_len, check_output, check_window, run_len,
-};
+use super::{Base, OpError, Window, check_apart, check_input, check_len, check_output, run_len};
 
 /// Output pixels of one call of a kernel: a table of pointers on the stack bounds it.
 const RUN: usize = 16;
@@ -17,16 +15,8 @@ pub struct DepthwiseJob<'a> {
     pub input: View,
     /// What is written; `element` 1, as many channels as the input.
     pub output: View,
-    /// The window is `kernel x kernel`.
-    pub kernel: usize,
-    /// Input pixels from one output pixel to the next.
-    pub stride: usize,
-    /// Input pixels from one tap to the next.
-    pub dilation: usize,
-    /// Rows of padding above.
-    pub pad_top: usize,
-    /// Columns of padding on the left.
-    pub pad_left: usize,
+    /// What each output pixel is computed from.
+    pub window: Window,
     /// `[tap][channels rounded up to 16]`
     pub weights: &'a [i8],
     /// What lies outside the picture: each channel's stored zero point.
@@ -38,11 +28,9 @@ pub struct DepthwiseJob<'a> {
 impl DepthwiseJob<'_> {
     /// Whether [`depthwise`] will do it, in an arena of `len` bytes.
     pub fn check(&self, len: usize) -> Result<(), OpError> {
-        let taps = check_window(self.kernel)?;
+        let taps = self.window.check([&self.input, &self.output])?;
         check_input("input", &self.input, len)?;
         check_output(&self.output, 1, len)?;
-        let steps = [self.stride, self.dilation, self.pad_top, self.pad_left];
-        check_geometry([&self.input, &self.output], steps)?;
         let channels = self.input.channels;
         if self.output.channels != channels {
             let View { height, width, .. } = self.output;
@@ -78,7 +66,7 @@ pub fn depthwise(
         return Ok(());
     }
     let base = Base(arena.base_mut());
-    let work = job.kernel * job.kernel * job.input.channels;
+    let work = job.window.taps() * job.input.channels;
     let run = run_len(pixels, RUN, (1usize << 17).div_ceil(work), crew.lanes());
     crew.for_each(pixels.div_ceil(run), &|index, _| {
         let end = pixels.min((index + 1) * run);
@@ -97,18 +85,20 @@ pub fn depthwise(
 /// - `job.check` passed for the arena that `base` points to.
 /// - No one else touches these output pixels, nor writes what they are computed from.
 unsafe fn depthwise_run(k: &dyn Kernels, base: Base, job: &DepthwiseJob<'_>, first: usize, count: usize) {
-    let (input, taps) = (&job.input, job.kernel * job.kernel);
+    let (input, taps) = (&job.input, job.window.taps());
+    let Window { kernel, dilation, .. } = job.window;
     let mut table = [job.pad_row.as_ptr(); MAX_TAPS * RUN];
     for (pixel, pointers) in table.chunks_exact_mut(taps).take(count).enumerate() {
         let (oy, ox) = ((first + pixel) / job.output.width, (first + pixel) % job.output.width);
-        for ky in 0..job.kernel {
+        let (top, left) = job.window.corner((oy, ox));
+        for ky in 0..kernel {
             // Wrapping: a position above or left of the picture becomes a huge number, thus outside.
-            let y = (oy * job.stride + ky * job.dilation).wrapping_sub(job.pad_top);
-            for kx in 0..job.kernel {
-                let x = (ox * job.stride + kx * job.dilation).wrapping_sub(job.pad_left);
+            let y = top.wrapping_add(ky * dilation);
+            for kx in 0..kernel {
+                let x = left.wrapping_add(kx * dilation);
                 if y < input.height && x < input.width {
                     // SAFETY: the pixel is in the checked view.
-                    pointers[ky * job.kernel + kx] =
+                    pointers[ky * kernel + kx] =
                         unsafe { base.at(input.offset + (y * input.width + x) * input.stride) };
                 }
             }

@@ -5,7 +5,8 @@
 //!
 //! Test: `kernels::tests`.
 
-use super::super::{Arena, Crew, MAX_TAPS, View, load, store};
+use super::super::{Arena, Crew, View, load, store};
+use super::window::check_pool;
 use super::{Base, OpError, check_apart, check_input, check_len, check_output, check_same, run_len};
 
 /// Numbers that are worth handing to another thread.
@@ -69,9 +70,12 @@ pub(super) unsafe fn write<'a>(
     unsafe { std::slice::from_raw_parts_mut(base.at(view.offset + at * view.stride + 4 * first).cast(), len) }
 }
 
-/// Pixels for one task, where each is `channels` numbers.
-fn pixels_of_task(pixels: usize, channels: usize, crew: &Crew<'_>) -> usize {
-    run_len(pixels, 1, TASK.div_ceil(channels.max(1)), crew.lanes())
+/// Calls `f` with the index of each of `pixels`, of which each is `work` numbers.
+fn each_pixel(crew: &Crew<'_>, pixels: usize, work: usize, f: impl Fn(usize) + Sync) {
+    let run = run_len(pixels, 1, TASK.div_ceil(work.max(1)), crew.lanes());
+    crew.for_each(pixels.div_ceil(run), &|index, _| {
+        (index * run..pixels.min((index + 1) * run)).for_each(&f);
+    });
 }
 
 /// Calls `f` with each pixel of the inputs and of the output, all of one shape.
@@ -88,16 +92,13 @@ fn map<const N: usize>(
         check_float_apart("input", view, &output)?;
     }
     let base = Base(arena.base_mut());
-    let (pixels, channels) = (output.pixels(), output.channels);
-    let run = pixels_of_task(pixels, channels, crew);
-    crew.for_each(pixels.div_ceil(run), &|index, _| {
-        for at in index * run..pixels.min((index + 1) * run) {
-            // SAFETY: the pixel is in the checked views, which are apart; no other task writes it.
-            let (from, to) = unsafe {
-                (inputs.map(|view| read(base, &view, at, 0, channels)), write(base, &output, at, 0, channels))
-            };
-            f(from, to);
-        }
+    let channels = output.channels;
+    each_pixel(crew, output.pixels(), channels, |at| {
+        // SAFETY: the pixel is in the checked views, which are apart; no other task writes it.
+        let (from, to) = unsafe {
+            (inputs.map(|view| read(base, &view, at, 0, channels)), write(base, &output, at, 0, channels))
+        };
+        f(from, to);
     });
     Ok(())
 }
@@ -178,29 +179,24 @@ pub fn float_max_pool(
     (input, output): (View, View),
     window: usize,
 ) -> Result<(), OpError> {
-    if window.is_multiple_of(2) || window > MAX_TAPS.isqrt() {
-        return Err(OpError::Window { size: window });
-    }
+    check_pool(window)?;
     check_float("input", &input, arena.len())?;
     check_float_output(&output, arena.len())?;
     check_same("output", &output, &input)?;
     check_float_apart("input", &input, &output)?;
     let base = Base(arena.base_mut());
     let (height, width, channels, reach) = (input.height, input.width, input.channels, window / 2);
-    let run = pixels_of_task(input.pixels(), window * window * channels, crew);
-    crew.for_each(input.pixels().div_ceil(run), &|index, _| {
-        for at in index * run..input.pixels().min((index + 1) * run) {
-            let (y, x) = (at / width, at % width);
-            // SAFETY: the pixel is in the checked view, this task's alone, and apart from the input.
-            let to = unsafe { write(base, &output, at, 0, channels) };
-            to.fill(f32::NEG_INFINITY);
-            for sy in y.saturating_sub(reach)..height.min(y + reach + 1) {
-                for sx in x.saturating_sub(reach)..width.min(x + reach + 1) {
-                    // SAFETY: the pixel is in the checked view, which nobody writes.
-                    let from = unsafe { read(base, &input, sy * width + sx, 0, channels) };
-                    // `f32::max` leaves open which zero it gives.
-                    to.iter_mut().zip(from).for_each(|(to, &v)| *to = if v > *to { v } else { *to });
-                }
+    each_pixel(crew, input.pixels(), window * window * channels, |at| {
+        let (y, x) = (at / width, at % width);
+        // SAFETY: the pixel is in the checked view, this task's alone, and apart from the input.
+        let to = unsafe { write(base, &output, at, 0, channels) };
+        to.fill(f32::NEG_INFINITY);
+        for sy in y.saturating_sub(reach)..height.min(y + reach + 1) {
+            for sx in x.saturating_sub(reach)..width.min(x + reach + 1) {
+                // SAFETY: the pixel is in the checked view, which nobody writes.
+                let from = unsafe { read(base, &input, sy * width + sx, 0, channels) };
+                // `f32::max` leaves open which zero it gives.
+                to.iter_mut().zip(from).for_each(|(to, &v)| *to = if v > *to { v } else { *to });
             }
         }
     });
@@ -222,18 +218,15 @@ pub fn dequantise(
     check_len("step", step.len(), input.channels)?;
     check_len("zero", zero.len(), input.channels)?;
     let base = Base(arena.base_mut());
-    let (pixels, channels) = (input.pixels(), input.channels);
-    let run = pixels_of_task(pixels, channels, crew);
-    crew.for_each(pixels.div_ceil(run), &|index, _| {
-        for at in index * run..pixels.min((index + 1) * run) {
-            // SAFETY: the pixel is in the checked views, which are apart; no other task writes it.
-            let (from, to) = unsafe {
-                let from = base.at(input.offset + at * input.stride).cast_const();
-                (std::slice::from_raw_parts(from, channels), write(base, &output, at, 0, channels))
-            };
-            for (((to, &byte), &step), &zero) in to.iter_mut().zip(from).zip(step).zip(zero) {
-                *to = (f32::from(load(byte)) - f32::from(zero)) * step;
-            }
+    let channels = input.channels;
+    each_pixel(crew, input.pixels(), channels, |at| {
+        // SAFETY: the pixel is in the checked views, which are apart; no other task writes it.
+        let (from, to) = unsafe {
+            let from = base.at(input.offset + at * input.stride).cast_const();
+            (std::slice::from_raw_parts(from, channels), write(base, &output, at, 0, channels))
+        };
+        for (((to, &byte), &step), &zero) in to.iter_mut().zip(from).zip(step).zip(zero) {
+            *to = (f32::from(load(byte)) - f32::from(zero)) * step;
         }
     });
     Ok(())
@@ -255,19 +248,16 @@ pub fn quantise(
     check_len("step", step.len(), input.channels)?;
     check_len("zero", zero.len(), input.channels)?;
     let base = Base(arena.base_mut());
-    let (pixels, channels) = (input.pixels(), input.channels);
-    let run = pixels_of_task(pixels, channels, crew);
-    crew.for_each(pixels.div_ceil(run), &|index, _| {
-        for at in index * run..pixels.min((index + 1) * run) {
-            // SAFETY: the pixel is in the checked views, which are apart; no other task writes it.
-            let (from, to) = unsafe {
-                let to = base.at(output.offset + at * output.stride);
-                (read(base, &input, at, 0, channels), std::slice::from_raw_parts_mut(to, channels))
-            };
-            for (((to, &x), &step), &zero) in to.iter_mut().zip(from).zip(step).zip(zero) {
-                // The conversion cuts off, which is down: what it takes is not negative.
-                *to = store(((x / step + f32::from(zero)).clamp(0.0, 255.0) + 0.5) as u8);
-            }
+    let channels = input.channels;
+    each_pixel(crew, input.pixels(), channels, |at| {
+        // SAFETY: the pixel is in the checked views, which are apart; no other task writes it.
+        let (from, to) = unsafe {
+            let to = base.at(output.offset + at * output.stride);
+            (read(base, &input, at, 0, channels), std::slice::from_raw_parts_mut(to, channels))
+        };
+        for (((to, &x), &step), &zero) in to.iter_mut().zip(from).zip(step).zip(zero) {
+            // The conversion cuts off, which is down: what it takes is not negative.
+            *to = store(((x / step + f32::from(zero)).clamp(0.0, 255.0) + 0.5) as u8);
         }
     });
     Ok(())

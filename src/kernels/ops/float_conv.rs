@@ -9,7 +9,7 @@
 use super::super::f32::{COLUMNS, ROWS, Tile, accumulate, accumulate_depthwise, silu};
 use super::super::{Arena, Crew, View};
 use super::float::{check_float, check_float_apart, check_float_output, read, write};
-use super::{Base, OpError, check_geometry, check_len, check_same, check_sizes, check_window};
+use super::{Base, OpError, Window, check_len, check_same, check_sizes};
 
 /// Multiplications that are worth handing to another thread.
 const TASK: usize = 1 << 20;
@@ -60,16 +60,8 @@ pub struct FloatConvJob<'a> {
     pub input: View,
     /// What is written; `element` 4. Any height and width: the lower and right padding is what they imply.
     pub output: View,
-    /// The window is `kernel x kernel`.
-    pub kernel: usize,
-    /// Input pixels from one output pixel to the next.
-    pub stride: usize,
-    /// Input pixels from one tap to the next.
-    pub dilation: usize,
-    /// Rows of padding above.
-    pub pad_top: usize,
-    /// Columns of padding on the left.
-    pub pad_left: usize,
+    /// What each output pixel is computed from.
+    pub window: Window,
     /// Whether each channel is filtered alone.
     pub depthwise: bool,
     /// Dense: panels `[channels out / 32][tap][channels in][32]`; depthwise: `[tap][channels]`.
@@ -86,9 +78,7 @@ pub struct FloatConvJob<'a> {
 
 impl FloatConvJob<'_> {
     fn check(&self, len: usize) -> Result<(), OpError> {
-        let taps = check_window(self.kernel)?;
-        let steps = [self.stride, self.dilation, self.pad_top, self.pad_left];
-        check_geometry([&self.input, &self.output], steps)?;
+        let taps = self.window.check([&self.input, &self.output])?;
         check_float("input", &self.input, len)?;
         check_float_output(&self.output, len)?;
         check_float_apart("input", &self.input, &self.output)?;
@@ -117,11 +107,10 @@ impl FloatConvJob<'_> {
         (y < self.input.height && x < self.input.width).then(|| y * self.input.width + x)
     }
 
-    /// Position of an output pixel's first tap; what is above or left of the picture wraps.
+    /// Position of an output pixel's first tap.
     #[inline(always)]
     fn corner(&self, at: usize) -> (usize, usize) {
-        let (y, x) = (at / self.output.width, at % self.output.width);
-        ((y * self.stride).wrapping_sub(self.pad_top), (x * self.stride).wrapping_sub(self.pad_left))
+        self.window.corner((at / self.output.width, at % self.output.width))
     }
 }
 
@@ -133,7 +122,7 @@ pub fn float_conv(crew: &Crew<'_>, arena: &mut Arena, job: &FloatConvJob<'_>) ->
         return Ok(());
     }
     let base = Base(arena.base_mut());
-    let taps = job.kernel * job.kernel;
+    let taps = job.window.taps();
     let work = taps * if job.depthwise { channels } else { job.input.channels * COLUMNS };
     let run = TASK.div_ceil(work.max(1)).next_multiple_of(ROWS);
     // Panels of a run follow one another, so that its input stays in the cache.
@@ -161,7 +150,8 @@ pub fn float_conv(crew: &Crew<'_>, arena: &mut Arena, job: &FloatConvJob<'_>) ->
 /// - `job.check` passed for the arena that `base` points to; panel and pixels are in the output.
 /// - No one else touches these numbers, nor writes what they are computed from.
 unsafe fn tile(base: Base, job: &FloatConvJob<'_>, panel: usize, at: usize, rows: usize) {
-    let (depth, kernel) = (job.input.channels, job.kernel);
+    let depth = job.input.channels;
+    let Window { kernel, dilation, .. } = job.window;
     let row_len = kernel * depth * COLUMNS;
     let weights = &job.weights[panel * kernel * row_len..][..kernel * row_len];
     let first = panel * COLUMNS;
@@ -172,13 +162,13 @@ unsafe fn tile(base: Base, job: &FloatConvJob<'_>, panel: usize, at: usize, rows
     let corners: [(usize, usize); ROWS] = std::array::from_fn(|r| job.corner(at + r.min(rows - 1)));
     // Taps of one row of the window are one run of numbers, as their weights are.
     let inside = |&(_, x): &(usize, usize)| x < job.input.width && x + kernel <= job.input.width;
-    let joined = job.dilation == 1 && job.input.stride == 4 * depth && corners.iter().all(inside);
+    let joined = dilation == 1 && job.input.stride == 4 * depth && corners.iter().all(inside);
     for (ky, weights) in weights.chunks_exact(row_len.max(1)).enumerate() {
-        let y_of = |y: usize| y.wrapping_add(ky * job.dilation);
+        let y_of = |y: usize| y.wrapping_add(ky * dilation);
         let joined = joined && corners.iter().all(|&(y, _)| y_of(y) < job.input.height);
         let pixels = if joined { kernel } else { 1 };
         for (kx, weights) in weights.chunks_exact(pixels * depth * COLUMNS).enumerate() {
-            let rows = corners.map(|(y, x)| match job.source((y_of(y), x.wrapping_add(kx * job.dilation))) {
+            let rows = corners.map(|(y, x)| match job.source((y_of(y), x.wrapping_add(kx * dilation))) {
                 // SAFETY: the pixel is in the checked view, and where it is more than one, so is the
                 // window's whole row, without gaps.
                 Some(from) => unsafe { read(base, &job.input, from, 0, pixels * depth) },
@@ -210,8 +200,9 @@ unsafe fn depthwise_pixel(base: Base, job: &FloatConvJob<'_>, at: usize) {
     let out = unsafe { write(base, &job.output, at, 0, channels) };
     out.copy_from_slice(&job.bias[..channels]);
     let (y, x) = job.corner(at);
-    for (tap, weights) in job.weights.chunks_exact(channels).take(job.kernel * job.kernel).enumerate() {
-        let (ky, kx) = (tap / job.kernel * job.dilation, tap % job.kernel * job.dilation);
+    let Window { kernel, dilation, .. } = job.window;
+    for (tap, weights) in job.weights.chunks_exact(channels).take(job.window.taps()).enumerate() {
+        let (ky, kx) = (tap / kernel * dilation, tap % kernel * dilation);
         if let Some(from) = job.source((y.wrapping_add(ky), x.wrapping_add(kx))) {
             // SAFETY: the pixel is in the checked input, apart from the output.
             accumulate_depthwise(unsafe { read(base, &job.input, from, 0, channels) }, weights, out);

@@ -12,6 +12,7 @@ mod float_conv;
 mod mix;
 mod pixels;
 mod pool;
+mod window;
 
 pub use conv::{ConvJob, conv};
 pub use depthwise::{DepthwiseJob, depthwise};
@@ -20,6 +21,7 @@ pub use float::{dequantise, float_add, float_max_pool, float_mix, float_scale, f
 pub use float_conv::{FloatAct, FloatConvJob, float_conv};
 pub use mix::{DepthwiseMixJob, MAX_EXPERTS, MixJob, Mixed, mix, mix_depthwise};
 pub use pool::max_pool;
+pub use window::Window;
 
 use super::{CELL_CHANNELS, MAX_TAPS, Requant, View};
 
@@ -217,14 +219,6 @@ fn check_len(what: &'static str, have: usize, want: usize) -> Result<(), OpError
     if have < want { Err(OpError::Short { what, have, want }) } else { Ok(()) }
 }
 
-/// Taps of a `kernel x kernel` window.
-fn check_window(kernel: usize) -> Result<usize, OpError> {
-    match kernel.checked_mul(kernel) {
-        Some(taps) if (1..=MAX_TAPS).contains(&taps) => Ok(taps),
-        _ => Err(OpError::Window { size: kernel }),
-    }
-}
-
 /// Most rows, columns or channels.
 const MAX_SIDE: usize = 1 << 24;
 
@@ -232,15 +226,6 @@ const MAX_SIDE: usize = 1 << 24;
 fn check_sizes(taps: usize, channels: [usize; 2]) -> Result<(), OpError> {
     let sizes = [(taps, MAX_TAPS), (channels[0], MAX_SIDE), (channels[1], MAX_SIDE)];
     match sizes.into_iter().find(|(size, most)| size > most) {
-        Some((size, _)) => Err(OpError::Geometry { size }),
-        None => Ok(()),
-    }
-}
-
-/// That positions of taps cannot overflow: sides of at most 2^24 pixels, steps and paddings of 2^12.
-fn check_geometry(views: [&View; 2], steps: [usize; 4]) -> Result<(), OpError> {
-    let sides = views.into_iter().flat_map(|view| [view.height, view.width, view.channels]);
-    match sides.map(|s| (s, MAX_SIDE)).chain(steps.map(|s| (s, 1 << 12))).find(|(size, most)| size > most) {
         Some((size, _)) => Err(OpError::Geometry { size }),
         None => Ok(()),
     }

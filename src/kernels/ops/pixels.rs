@@ -12,7 +12,7 @@
 
 use super::super::arena::SLACK;
 use super::super::{Layout, MAX_ROWS, MAX_TAPS};
-use super::ConvJob;
+use super::{ConvJob, Window};
 
 /// Pointers `[tap][pitch]`.
 type Pointers = [*const u8; MAX_TAPS * MAX_ROWS];
@@ -48,12 +48,13 @@ impl<'a> Table<'a> {
     /// A table for `job`, whose input begins at `start`; rows of pointers are `pitch` long.
     pub(super) fn new(job: &'a ConvJob<'a>, layout: Layout, start: *const u8, pitch: usize) -> Self {
         const { assert!(SLACK >= 8, "rounding a pixel's channels up reads less than 8 bytes past its end") };
-        let ConvJob { input, output, kernel, .. } = *job;
+        let ConvJob { input, output, .. } = *job;
+        let Window { kernel, stride, dilation, pad_top, pad_left } = job.window;
         let depth = job.depth(layout);
-        let joined = kernel > 1 && job.dilation == 1 && input.stride == depth;
+        let joined = kernel > 1 && dilation == 1 && input.stride == depth;
         let one_to_one = kernel == 1
-            && job.stride == 1
-            && (job.pad_top, job.pad_left) == (0, 0)
+            && stride == 1
+            && (pad_top, pad_left) == (0, 0)
             && (input.height, input.width) == (output.height, output.width);
         let across = if joined { 1 } else { kernel };
         let pad = job.pad_row.as_ptr();
@@ -91,7 +92,7 @@ impl<'a> Table<'a> {
         } else {
             self.ready = 0;
             self.fill_border(at, rows);
-            let taps = self.job.kernel * self.job.kernel;
+            let taps = self.job.window.taps();
             return (&self.border[..taps * self.pitch], taps, self.depth);
         }
         (&self.kept[..taps * self.pitch], taps, depth)
@@ -100,7 +101,8 @@ impl<'a> Table<'a> {
     /// Where output pixel `at` reads nothing outside the picture: bytes from `start` to its top left tap, and
     /// how many pixels, itself included, follow one another at equal distances and read nothing outside.
     fn inside(&self, at: usize) -> Option<(isize, usize)> {
-        let ConvJob { input, output, kernel, stride, dilation, .. } = *self.job;
+        let ConvJob { input, output, window, .. } = *self.job;
+        let Window { kernel, stride, dilation, .. } = window;
         if self.one_to_one {
             return Some(((at * input.stride) as isize, output.pixels() - at));
         }
@@ -118,8 +120,8 @@ impl<'a> Table<'a> {
 
     /// The top left tap of an output pixel.
     fn corner(&self, oy: usize, ox: usize) -> (isize, isize) {
-        let (top, left) = (self.job.pad_top as isize, self.job.pad_left as isize);
-        ((oy * self.job.stride) as isize - top, (ox * self.job.stride) as isize - left)
+        let (y, x) = self.job.window.corner((oy, ox));
+        (y as isize, x as isize)
     }
 
     /// Bytes from `start` to a position.
@@ -146,7 +148,8 @@ impl<'a> Table<'a> {
     }
 
     fn fill_inside(&mut self, first: isize, rows: usize) {
-        let ConvJob { input, kernel, stride, dilation, .. } = *self.job;
+        let ConvJob { input, window, .. } = *self.job;
+        let Window { kernel, stride, dilation, .. } = window;
         let across = self.inner.0 / kernel;
         let line = input.width * input.stride * dilation;
         for (tap, pointers) in self.kept.chunks_exact_mut(self.pitch).take(self.inner.0).enumerate() {
@@ -162,7 +165,8 @@ impl<'a> Table<'a> {
     }
 
     fn fill_border(&mut self, at: usize, rows: usize) {
-        let ConvJob { input, output, kernel, dilation, pad_row, .. } = *self.job;
+        let ConvJob { input, output, window, pad_row, .. } = *self.job;
+        let Window { kernel, dilation, .. } = window;
         let (height, width) = (input.height as isize, input.width as isize);
         let (mut oy, mut ox) = (at / output.width, at % output.width);
         for r in 0..self.pitch {

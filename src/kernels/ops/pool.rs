@@ -3,6 +3,7 @@
 //! Test: `kernels::tests`.
 
 use super::super::{Arena, Crew, Kernels, MAX_TAPS, View};
+use super::window::check_pool;
 use super::{Base, OpError, check_apart, check_input, check_output, check_same, run_len};
 
 /// Writes to each pixel of `output` the maximum over the `window x window` pixels around it.
@@ -14,9 +15,7 @@ pub fn max_pool(
     (input, output): (View, View),
     window: usize,
 ) -> Result<(), OpError> {
-    if window.is_multiple_of(2) || window > MAX_TAPS.isqrt() {
-        return Err(OpError::Window { size: window });
-    }
+    check_pool(window)?;
     check_input("input", &input, arena.len())?;
     check_output(&output, 1, arena.len())?;
     check_same("output", &output, &input)?;

@@ -1,7 +1,7 @@
 //! Dense and depthwise convolution against their definitions.
 
 use super::*;
-use crate::kernels::ops::{ConvJob, DepthwiseJob, conv, depthwise};
+use crate::kernels::ops::{ConvJob, DepthwiseJob, Window, conv, depthwise};
 use proptest::prelude::*;
 
 /// A convolution of some shape, in an arena of noise.
@@ -139,11 +139,13 @@ impl Setup {
         let job = ConvJob {
             input: self.input,
             output: self.output,
-            kernel: case.kernel,
-            stride: case.stride,
-            dilation: case.dilation,
-            pad_top: case.pad(),
-            pad_left: case.pad(),
+            window: Window {
+                kernel: case.kernel,
+                stride: case.stride,
+                dilation: case.dilation,
+                pad_top: case.pad(),
+                pad_left: case.pad(),
+            },
             weights: packed.signed(),
             pad_row: &self.pad_row,
             requant: &self.requant,
@@ -161,11 +163,13 @@ impl Setup {
         let job = DepthwiseJob {
             input: self.input,
             output: self.output,
-            kernel: case.kernel,
-            stride: case.stride,
-            dilation: case.dilation,
-            pad_top: case.pad(),
-            pad_left: case.pad(),
+            window: Window {
+                kernel: case.kernel,
+                stride: case.stride,
+                dilation: case.dilation,
+                pad_top: case.pad(),
+                pad_left: case.pad(),
+            },
             weights: &packed,
             pad_row: &self.pad_row,
             requant: &self.requant,
@@ -425,11 +429,7 @@ fn in_and_out_of_one_buffer() {
             let job = ConvJob {
                 input,
                 output,
-                kernel: 3,
-                stride: 1,
-                dilation: 1,
-                pad_top: 1,
-                pad_left: 1,
+                window: Window { kernel: 3, stride: 1, dilation: 1, pad_top: 1, pad_left: 1 },
                 weights: packed.signed(),
                 pad_row: &pad_row,
                 requant: &requant,

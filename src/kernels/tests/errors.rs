@@ -17,11 +17,7 @@ fn with_job(change: impl FnOnce(&mut ConvJob<'_>)) -> Result<(), OpError> {
     let mut job = ConvJob {
         input: View::dense(0, 2, 2, 4),
         output: View::dense(16, 2, 2, 4),
-        kernel: 1,
-        stride: 1,
-        dilation: 1,
-        pad_top: 0,
-        pad_left: 0,
+        window: Window { kernel: 1, stride: 1, dilation: 1, pad_top: 0, pad_left: 0 },
         weights: weights.signed(),
         pad_row: &[0; 8],
         requant: &requant,
@@ -48,9 +44,9 @@ fn convolutions() {
     let element = |what, element, wanted| Err(OpError::Element { what, element, wanted });
     assert_eq!(with_job(|j| j.input.element = 4), element("input", 4, 1));
     assert_eq!(with_job(|j| j.output.element = 4), element("output", 4, 1));
-    assert_eq!(with_job(|j| j.kernel = 0), Err(OpError::Window { size: 0 }));
-    assert_eq!(with_job(|j| j.kernel = 8), Err(OpError::Window { size: 8 }));
-    assert_eq!(with_job(|j| j.dilation = usize::MAX), Err(OpError::Geometry { size: usize::MAX }));
+    assert_eq!(with_job(|j| j.window.kernel = 0), Err(OpError::Window { size: 0 }));
+    assert_eq!(with_job(|j| j.window.kernel = 8), Err(OpError::Window { size: 8 }));
+    assert_eq!(with_job(|j| j.window.dilation = usize::MAX), Err(OpError::Geometry { size: usize::MAX }));
     let short = |what, have, want| Err(OpError::Short { what, have, want });
     assert_eq!(with_job(|j| j.weights = &j.weights[..63]), short("weights", 63, 64));
     assert_eq!(with_job(|j| j.weights = &[]), short("weights", 0, 64));
@@ -79,11 +75,7 @@ fn requantisations() {
         let job = ConvJob {
             input: View::dense(0, 2, 2, 4),
             output: View { element: if requant.is_float() { 4 } else { 1 }, ..View::dense(16, 1, 1, 4) },
-            kernel: 1,
-            stride: 2,
-            dilation: 1,
-            pad_top: 0,
-            pad_left: 0,
+            window: Window { kernel: 1, stride: 2, dilation: 1, pad_top: 0, pad_left: 0 },
             weights: weights.signed(),
             pad_row: &[0; 8],
             requant,

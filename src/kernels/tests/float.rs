@@ -114,11 +114,7 @@ fn check_conv(case: &Case, act: FloatAct, residual: bool, random: &mut Random) {
     let job = FloatConvJob {
         input,
         output,
-        kernel,
-        stride,
-        dilation,
-        pad_top: pad,
-        pad_left: pad,
+        window: Window { kernel, stride, dilation, pad_top: pad, pad_left: pad },
         depthwise,
         weights: &panels,
         bias: &bias,
@@ -280,11 +276,7 @@ fn each_fault_is_refused() {
         let mut job = FloatConvJob {
             input,
             output,
-            kernel: 1,
-            stride: 1,
-            dilation: 1,
-            pad_top: 0,
-            pad_left: 0,
+            window: Window { kernel: 1, stride: 1, dilation: 1, pad_top: 0, pad_left: 0 },
             depthwise: false,
             weights: &weights,
             bias: &bias,
@@ -307,8 +299,8 @@ fn each_fault_is_refused() {
     assert_eq!(with(&|j| j.output.offset = 60), Err(OpError::Overlap { what: "input" }));
     let bytes = Err(OpError::Element { what: "input", element: 1, wanted: 4 });
     assert_eq!(with(&|j| j.input.element = 1), bytes);
-    assert_eq!(with(&|j| j.kernel = 8), Err(OpError::Window { size: 8 }));
-    assert_eq!(with(&|j| j.dilation = usize::MAX), Err(OpError::Geometry { size: usize::MAX }));
+    assert_eq!(with(&|j| j.window.kernel = 8), Err(OpError::Window { size: 8 }));
+    assert_eq!(with(&|j| j.window.dilation = usize::MAX), Err(OpError::Geometry { size: usize::MAX }));
     assert_eq!(with(&|j| j.weights = &j.weights[1..]), short("weights", 127, 128));
     assert_eq!(with(&|j| j.bias = &[0.0; 3]), short("bias", 3, 4));
     assert_eq!(with(&|j| j.zeros = &[0.0; 3]), short("zeros", 3, 4));

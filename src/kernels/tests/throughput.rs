@@ -2,7 +2,7 @@
 //! `cargo test --release --lib kernels::tests::throughput -- --ignored --nocapture`
 
 use super::*;
-use crate::kernels::ops::{ConvJob, MixJob, Mixed, conv, mix};
+use crate::kernels::ops::{ConvJob, MixJob, Mixed, Window, conv, mix};
 use std::time::Instant;
 
 /// `(kernel, stride, c_in, c_out, output side)`
@@ -51,11 +51,7 @@ fn gmacs(k: &dyn Kernels, (kernel, stride, c_in, c_out, side): (usize, usize, us
     let job = ConvJob {
         input,
         output,
-        kernel,
-        stride,
-        dilation: 1,
-        pad_top: kernel / 2,
-        pad_left: kernel / 2,
+        window: Window { kernel, stride, dilation: 1, pad_top: kernel / 2, pad_left: kernel / 2 },
         weights: weights.signed(),
         pad_row: &[0; 512],
         requant: &requant,
