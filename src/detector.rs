@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{Engine, EngineError};
 use crate::kernels::STORED_OFFSET;
 use crate::model::graph::{Graph, NodeId};
-use crate::reference::{Reference, ReferenceError};
+use crate::reference::{Level, Reference, ReferenceError};
 use crate::vision::letterbox::rectangle;
 use crate::vision::{
     Detection, Detector as Boxes, HeadLevel, HeadsError, Letterbox, LetterboxError, NmsOptions, Pixels, Size,
@@ -179,19 +179,7 @@ impl ReferenceDetector {
         let preprocessed = Instant::now();
         let outputs = self.reference.run_u8(&rgb, input.height, input.width)?;
         let inferred = Instant::now();
-        let levels: Vec<HeadLevel<'_>> = outputs
-            .levels
-            .iter()
-            .map(|level| HeadLevel {
-                height: level.height,
-                width: level.width,
-                stride: level.stride,
-                boxes: &level.boxes,
-                box_row: level.boxes.len() / (level.height * level.width).max(1),
-                classes: &level.classes,
-                class_row: self.classes,
-            })
-            .collect();
+        let levels: Vec<HeadLevel<'_>> = outputs.levels.iter().map(reference_level).collect();
         let detections = self.boxes.run(&levels, self.classes, &placement, options)?;
         let timing = Timing {
             preprocess: preprocessed - started,
@@ -207,8 +195,22 @@ pub fn without_fourth(bytes: &[u8]) -> Vec<u8> {
     bytes.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
 }
 
+/// A level of the reference's outputs, as boxes are read from it.
+pub(crate) fn reference_level(level: &Level) -> HeadLevel<'_> {
+    let cells = (level.height * level.width).max(1);
+    HeadLevel {
+        height: level.height,
+        width: level.width,
+        stride: level.stride,
+        boxes: &level.boxes,
+        box_row: level.boxes.len() / cells,
+        classes: &level.classes,
+        class_row: level.classes.len() / cells,
+    }
+}
+
 /// The head's levels on the stack, and how many they are.
-fn levels(engine: &Engine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
+pub(crate) fn levels(engine: &Engine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
     let none =
         HeadLevel { height: 0, width: 0, stride: 1, boxes: &[], box_row: 0, classes: &[], class_row: 0 };
     let mut levels = [none; MAX_LEVELS];

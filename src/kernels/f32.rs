@@ -29,6 +29,20 @@ pub fn pack(weights: &[f32], columns: usize) -> Vec<f32> {
     panels
 }
 
+/// A kernel `[columns, inner, taps]` as rows of a matrix product: `[taps, inner, columns]`.
+pub fn by_tap(kernel: &[f32], columns: usize, taps: usize) -> Vec<f32> {
+    let inner = kernel.len() / (columns * taps).max(1);
+    let mut rows = vec![0.0; kernel.len()];
+    for (o, kernel) in kernel.chunks_exact((inner * taps).max(1)).enumerate() {
+        for (i, plane) in kernel.chunks_exact(taps).enumerate() {
+            for (tap, &w) in plane.iter().enumerate() {
+                rows[(tap * inner + i) * columns + o] = w;
+            }
+        }
+    }
+    rows
+}
+
 /// Calls the body compiled for the widest vectors that this CPU has.
 macro_rules! widest {
     ($body:ident($($arg:ident: $type:ty),*)) => {{

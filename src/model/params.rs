@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::math::SplitMix64;
+
 /// A source of tensors by their state-dict key.
 ///
 /// Methods with a default answer "not known": a source that knows nothing gives the usual layout.
@@ -92,19 +94,15 @@ impl Params for Seeded {
         let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325 ^ self.0, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        let mut state = hash;
+        let mut random = SplitMix64(hash);
         let (centre, spread) = range_of(key, shape);
-        Ok((0..len).map(|_| centre + spread * (2.0 * uniform(&mut state) - 1.0)).collect())
+        Ok((0..len).map(|_| centre + spread * (2.0 * uniform(&mut random) - 1.0)).collect())
     }
 }
 
-/// SplitMix64's next value as a number in [0, 1).
-fn uniform(state: &mut u64) -> f32 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32
+/// The next number in [0, 1).
+fn uniform(random: &mut SplitMix64) -> f32 {
+    (random.next_u64() >> 40) as f32 / (1u64 << 24) as f32
 }
 
 /// Centre and half-width of the values of a tensor, by what its name says it is.

@@ -1,6 +1,5 @@
 //! The whole conversion: calibrate, quantise, measure.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +15,6 @@ use crate::model::fuse::fuse;
 use crate::model::graph::{Graph, Op};
 use crate::reference::{Products, Reference, to_unit};
 use crate::weights::Model;
-use crate::weights::graph::QGraph;
 use crate::weights::write::ModelParts;
 
 /// Most pictures that the layers' errors are measured on.
@@ -80,25 +78,11 @@ pub fn convert(
     let Calibration { ranges, pictures, held_out } = calibration;
     let held_out =
         HeldOut::new(&reference, held_out, request.size, graph.info.classes.len(), request.threads)?;
-    let mut parts = ModelParts {
-        graph: QGraph { nodes: Vec::new() },
-        info: graph.info.clone(),
-        tensors: HashMap::new(),
-        report: String::new(),
-        source_sha256: request.source_sha256.clone(),
-        license: request.license.clone(),
-    };
-    let ladder = Ladder {
-        graph: &graph,
-        ranges: &ranges,
-        held_out: &held_out,
-        frame: &parts,
-        target: request.target_drop,
-    };
+    let ladder = Ladder { graph: &graph, ranges: &ranges, held_out: &held_out, target: request.target_drop };
     let attempt = ladder.climb(&mut |what| progress(Progress::Trying(what)))?;
-    let Attempt { rule, float, quantised, quality } = attempt;
-    parts.graph = quantised.graph;
-    parts.tensors = quantised.tensors;
+    let Attempt { rule, float, mut parts, node_of, quality } = attempt;
+    parts.source_sha256.clone_from(&request.source_sha256);
+    parts.license.clone_from(&request.license);
     let report = Report {
         target_drop: request.target_drop,
         estimated_drop: quality.drop.map(hundredths),
@@ -109,7 +93,7 @@ pub fn convert(
         calibration_pictures: pictures,
         measured_pictures: held_out.len().min(MEASURED),
         input_size: request.size,
-        layers: layers(&graph, &reference, &parts, &float, &quantised.node_of, &held_out, request.threads)?,
+        layers: layers(&graph, &reference, &parts, &float, &node_of, &held_out, request.threads)?,
     };
     parts.report = serde_json::to_string(&report).unwrap_or_default();
     let met = request.target_drop.is_none_or(|target| quality.meets(target));

@@ -2,7 +2,7 @@
 
 use super::QuantError;
 use super::quantise::dense_if_grouped;
-use crate::kernels::f32::pack;
+use crate::kernels::f32::{by_tap, pack};
 use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeId, Op};
 
 /// Whether the engine has an operation for each node, in int8 or f32; before any picture is looked at.
@@ -54,15 +54,6 @@ pub(super) fn feeds_detect(graph: &Graph, id: NodeId) -> bool {
 /// ([`crate::weights::graph::float_kernel_len`]), with its shape there.
 pub(super) fn float_kernel(weight: &[f32], shape: &ConvShape) -> (Vec<f32>, ConvShape) {
     let (weight, shape) = dense_if_grouped(weight, shape);
-    let taps = shape.kernel * shape.kernel;
-    let inner = shape.c_in / shape.groups;
-    let mut rows = vec![0.0; weight.len()];
-    for (o, kernel) in weight.chunks_exact(inner * taps).enumerate() {
-        for (i, plane) in kernel.chunks_exact(taps).enumerate() {
-            for (tap, &w) in plane.iter().enumerate() {
-                rows[(tap * inner + i) * shape.c_out + o] = w;
-            }
-        }
-    }
+    let rows = by_tap(&weight, shape.c_out, shape.kernel * shape.kernel);
     if shape.is_depthwise() { (rows, shape) } else { (pack(&rows, shape.c_out), shape) }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::QuantError;
 use super::report::{Noise, RawNoise};
 use super::worlds;
-use crate::engine::{Engine, HeadView};
+use crate::detector::{levels, reference_level};
+use crate::engine::Engine;
 use crate::kernels::{self, store};
 use crate::math;
 use crate::reference::{Level, Reference};
@@ -27,8 +28,16 @@ pub struct HeldOut {
     threads: usize,
     /// `[height, width, 3]` bytes each.
     inputs: Vec<Vec<u8>>,
-    answers: Vec<Vec<Level>>,
+    answers: Vec<Vec<Answer>>,
     detections: Vec<Vec<Detection>>,
+}
+
+/// The reference's answer at one level of the head, with what is read from its logits.
+#[derive(Debug)]
+struct Answer {
+    level: Level,
+    sides: Vec<f32>,
+    scores: Vec<f32>,
 }
 
 /// How far a model is from the reference.
@@ -70,8 +79,10 @@ impl HeldOut {
         let mut held = Self { size, classes, threads, inputs, answers: Vec::new(), detections: Vec::new() };
         for input in &held.inputs {
             let levels = reference.run_u8(input, size[0], size[1])?.levels;
-            held.detections.push(held.detect(&levels.iter().map(view_of_level).collect::<Vec<_>>())?);
-            held.answers.push(levels);
+            held.detections.push(held.detect(&levels.iter().map(reference_level).collect::<Vec<_>>())?);
+            let answer =
+                |level: Level| Answer { sides: sides(&level.boxes), scores: scores(&level.classes), level };
+            held.answers.push(levels.into_iter().map(answer).collect());
         }
         Ok(held)
     }
@@ -98,23 +109,11 @@ impl HeldOut {
         for (input, answer) in self.inputs.iter().zip(&self.answers) {
             fill(&mut engine, input);
             engine.run()?;
-            let heads: Vec<HeadView<'_>> = (0..engine.levels()).map(|level| engine.head(level)).collect();
-            for (head, level) in heads.iter().zip(answer) {
-                self.compare(head, level, &mut raw);
-            }
-            found.push(self.detect(&heads.iter().map(|head| self.view_of_head(head)).collect::<Vec<_>>())?);
+            let (heads, count) = levels(&engine);
+            heads[..count].iter().zip(answer).for_each(|(head, answer)| compare(head, answer, &mut raw));
+            found.push(self.detect(&heads[..count])?);
         }
         Ok(Quality { drop: worlds::drop(&self.detections, &found), raw })
-    }
-
-    fn compare(&self, head: &HeadView<'_>, level: &Level, raw: &mut RawNoise) {
-        let cells = (head.height * head.width).max(1);
-        let boxes = dense(head.boxes, cells, 4 * BINS);
-        let classes = dense(head.classes, cells, self.classes);
-        raw.box_logits.add(&level.boxes, &boxes);
-        raw.class_logits.add(&level.classes, &classes);
-        raw.box_sides.add(&sides(&level.boxes), &sides(&boxes));
-        raw.scores.add(&scores(&level.classes), &scores(&classes));
     }
 
     fn detect(&self, levels: &[HeadLevel<'_>]) -> Result<Vec<Detection>, QuantError> {
@@ -122,19 +121,13 @@ impl HeldOut {
         let options = NmsOptions { confidence: 0.001, multi_label: true, ..NmsOptions::default() };
         Ok(Detector::new().run(levels, self.classes, &Placement::new(size, size), &options)?.to_vec())
     }
+}
 
-    fn view_of_head<'a>(&self, head: &HeadView<'a>) -> HeadLevel<'a> {
-        let cells = (head.height * head.width).max(1);
-        HeadLevel {
-            height: head.height,
-            width: head.width,
-            stride: head.stride,
-            boxes: head.boxes,
-            box_row: head.boxes.len() / cells,
-            classes: head.classes,
-            class_row: head.classes.len() / cells,
-        }
-    }
+fn compare(head: &HeadLevel<'_>, answer: &Answer, raw: &mut RawNoise) {
+    raw.box_logits.add(&answer.level.boxes, head.boxes);
+    raw.class_logits.add(&answer.level.classes, head.classes);
+    raw.box_sides.add(&answer.sides, &sides(head.boxes));
+    raw.scores.add(&answer.scores, &scores(head.classes));
 }
 
 /// Puts a picture, `[height, width, 3]` bytes, into an engine's input.
@@ -142,24 +135,6 @@ pub fn fill(engine: &mut Engine, input: &[u8]) {
     for (to, from) in engine.input_mut().chunks_exact_mut(4).zip(input.chunks_exact(3)) {
         to[..3].iter_mut().zip(from).for_each(|(t, &f)| *t = store(f));
     }
-}
-
-fn view_of_level(level: &Level) -> HeadLevel<'_> {
-    let cells = (level.height * level.width).max(1);
-    HeadLevel {
-        height: level.height,
-        width: level.width,
-        stride: level.stride,
-        boxes: &level.boxes,
-        box_row: level.boxes.len() / cells,
-        classes: &level.classes,
-        class_row: level.classes.len() / cells,
-    }
-}
-
-/// The first `len` values of each of `cells` rows.
-fn dense(values: &[f32], cells: usize, len: usize) -> Vec<f32> {
-    values.chunks_exact((values.len() / cells).max(1)).flat_map(|row| &row[..len]).copied().collect()
 }
 
 /// Distances to the four sides in cells: the mean of each distribution.

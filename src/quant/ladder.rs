@@ -20,8 +20,10 @@ pub struct Attempt {
     pub rule: RangeRule,
     /// Per node of the graph, whether it is computed in f32.
     pub float: Vec<bool>,
-    /// The model.
-    pub quantised: Quantised,
+    /// The model, without report and origin.
+    pub parts: ModelParts,
+    /// As of [`Quantised`].
+    pub node_of: Vec<NodeId>,
     /// How good.
     pub quality: Quality,
 }
@@ -34,8 +36,6 @@ pub struct Ladder<'a> {
     pub ranges: &'a Ranges,
     /// Pictures to measure on.
     pub held_out: &'a HeldOut,
-    /// Everything of the model file but graph and tensors.
-    pub frame: &'a ModelParts,
     /// Points of mAP50-95 that may be lost; `None` does not climb.
     pub target: Option<f64>,
 }
@@ -101,20 +101,17 @@ impl Ladder<'_> {
     }
 
     fn attempt(&self, rule: RangeRule, float: Vec<bool>) -> Result<Attempt, QuantError> {
-        let quantised = quantise(self.graph, &self.ranges.by(rule), &float)?;
-        let quality = self.held_out.measure(&self.parts(&quantised))?;
-        Ok(Attempt { rule, float, quantised, quality })
-    }
-
-    fn parts(&self, quantised: &Quantised) -> ModelParts {
-        ModelParts {
-            graph: quantised.graph.clone(),
-            tensors: quantised.tensors.clone(),
-            info: self.frame.info.clone(),
+        let Quantised { graph, tensors, node_of } = quantise(self.graph, &self.ranges.by(rule), &float)?;
+        let parts = ModelParts {
+            graph,
+            tensors,
+            info: self.graph.info.clone(),
             report: String::new(),
             source_sha256: String::new(),
             license: String::new(),
-        }
+        };
+        let quality = self.held_out.measure(&parts)?;
+        Ok(Attempt { rule, float, parts, node_of, quality })
     }
 }
 

@@ -7,6 +7,7 @@
 //! reference's side, from which the labels come: int8 is hardly better than said.
 
 use crate::eval::{Picture, Truth, evaluate};
+use crate::math::SplitMix64;
 use crate::vision::Detection;
 
 /// Draws of labels per picture set.
@@ -29,7 +30,7 @@ pub fn drop(reference: &[Vec<Detection>], int8: &[Vec<Detection>]) -> Option<f64
     }
     let mut lost = 0.0;
     for seed in 0..DRAWS {
-        let mut random = Random(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = Random(SplitMix64(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let labels: Vec<Vec<Truth>> = reference.iter().map(|found| draw(found, &mut random)).collect();
         lost += score(&labels, reference) - score(&labels, int8);
     }
@@ -69,21 +70,13 @@ fn draw(found: &[Detection], random: &mut Random) -> Vec<Truth> {
     truths
 }
 
-/// SplitMix64: small, and the same numbers everywhere.
-struct Random(u64);
+/// Numbers by chance, the same ones everywhere.
+struct Random(SplitMix64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     /// In `[0, 1)`.
     fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Mean 0, deviation 1: the sum of twelve uniform numbers, which needs no logarithm.

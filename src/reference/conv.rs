@@ -69,7 +69,7 @@ pub(super) struct ConvKernel {
 
 impl ConvKernel {
     fn new(conv: &Conv, products: Products) -> Result<Self, ReferenceError> {
-        let weights = weights(&conv.shape, reordered(&conv.shape, &conv.weight), products)?;
+        let weights = weights(&conv.shape, by_tap(&conv.shape, &conv.weight), products)?;
         Ok(Self { shape: conv.shape, activation: conv.activation, weights, bias: conv.bias.clone() })
     }
 
@@ -109,7 +109,7 @@ impl DynamicKernel {
             routing: dynamic.routing,
             routing_weight: dynamic.routing_weight.clone(),
             routing_bias: dynamic.routing_bias.clone(),
-            experts: kernels.map(|kernel| reordered(&shape, kernel)).collect(),
+            experts: kernels.map(|kernel| by_tap(&shape, kernel)).collect(),
             expert_bias: dynamic.expert_bias.clone(),
             bias: dynamic.bias.clone(),
         }
@@ -186,17 +186,8 @@ fn weights(shape: &ConvShape, values: Vec<f32>, products: Products) -> Result<We
 }
 
 /// `[c_out, c_in / groups, k, k]` to `[k, k, c_in / groups, c_out]`.
-fn reordered(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
-    let (taps, inner) = (shape.kernel * shape.kernel, shape.c_in / shape.groups);
-    let mut out = vec![0.0; weight.len()];
-    for (o, kernel) in weight.chunks_exact(inner * taps).enumerate() {
-        for (i, plane) in kernel.chunks_exact(taps).enumerate() {
-            for (tap, &v) in plane.iter().enumerate() {
-                out[(tap * inner + i) * shape.c_out + o] = v;
-            }
-        }
-    }
-    out
+fn by_tap(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
+    exact::by_tap(weight, shape.c_out, shape.kernel * shape.kernel)
 }
 
 /// One convolution of one map.
