@@ -72,7 +72,8 @@ pub fn fault(name: &str, step: Step, error: io::Error) -> SourceError {
         (Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN), _) => absent(WENT),
         (Some(libc::EACCES | libc::EPERM), Step::Open) => absent(DENIED),
         (Some(libc::EBUSY), _) => absent(BUSY),
-        (Some(libc::ENOTTY | libc::EINVAL), Step::Ask) => unfit(NO_CAMERA),
+        // ENOSYS is what an emulator or a sandbox says of a request that it does not pass on.
+        (Some(libc::ENOTTY | libc::EINVAL | libc::ENOSYS), Step::Ask) => unfit(NO_CAMERA),
         (Some(libc::EINVAL), Step::Format { asked: true }) => unfit(NO_FORMAT),
         (Some(libc::EINVAL), Step::Request) => unfit(NO_BUFFERS),
         (Some(libc::ENOSPC), Step::Start) => absent(BANDWIDTH),
@@ -99,6 +100,7 @@ mod tests {
             (Step::Open, libc::EBUSY, "Absent", "another program"),
             (Step::Open, libc::EIO, "Read", "opening it"),
             (Step::Ask, libc::ENOTTY, "Unfit", "no V4L2 device"),
+            (Step::Ask, libc::ENOSYS, "Unfit", "no V4L2 device"),
             (Step::List, libc::ENODEV, "Absent", "went away"),
             (ASKED, libc::EINVAL, "Unfit", "refuses the format"),
             (ASKED, libc::EBUSY, "Absent", "another program"),
