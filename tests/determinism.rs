@@ -11,6 +11,7 @@ use ghostlight::engine::Engine;
 use ghostlight::kernels::{Kernels, detect};
 use ghostlight::model::graph::Graph;
 use ghostlight::quant::report::Noise;
+use ghostlight::quant::{Request, convert};
 use ghostlight::reference::Reference;
 use ghostlight::weights::Model;
 
@@ -72,6 +73,33 @@ fn every_architecture_gives_the_stored_bits() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// FNV-1a over the model that a whole conversion gives, its ladder climbed to the top.
+const CONVERTED: u64 = 0x7c31_cc4b_a879_0832;
+
+#[test]
+fn a_conversion_gives_the_stored_bytes_with_any_number_of_threads() {
+    let size = [64, 64];
+    let folder = tempfile::tempdir().unwrap();
+    let pictures: Vec<_> = (0..8).map(|seed| folder.path().join(format!("{seed}.png"))).collect();
+    for (seed, path) in pictures.iter().enumerate() {
+        let rgb = models::picture(seed, size);
+        image::RgbImage::from_raw(64, 64, rgb).unwrap().save(path).unwrap();
+    }
+    for threads in [1, 3] {
+        let request = Request {
+            pictures: &pictures,
+            size,
+            source_sha256: "of a checkpoint".into(),
+            license: "none".into(),
+            threads,
+            target_drop: Some(0.0),
+        };
+        let converted = convert(models::graph(GHOST), &request, &mut |_| {}).unwrap();
+        let found = fnv(converted.parts.to_bytes().unwrap());
+        assert!(found == CONVERTED, "{threads} threads: {found:#x}");
+    }
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::quant::Converted;
-use crate::quant::ranges::RangeRule;
 use crate::quant::report::Report;
 
 /// How many int8 multiply-accumulates a CPU does in the time of one in f32, about.
@@ -22,7 +21,7 @@ pub fn write(converted: &Converted, output: &Path, out: &mut dyn Write) -> io::R
         raw.box_logits_db, raw.box_sides_db, raw.class_logits_db, raw.scores_db
     )?;
     writeln!(out, "{}", verdict(converted))?;
-    writeln!(out, "ranges: {}, from {pictures} pictures", rule(report.ranges))?;
+    writeln!(out, "ranges: {}, from {pictures} pictures", report.spread)?;
     if report.f32_share > 0.0 {
         let time = 1.0 + report.f32_share * (F32_COST - 1.0);
         let (layers, share) = (report.layers.iter().filter(|l| l.f32).count(), 100.0 * report.f32_share);
@@ -40,14 +39,6 @@ fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{:names$}  {:ops$}  {:>8.1}  {done}", layer.name, layer.op, layer.sqnr_db)?;
     }
     Ok(())
-}
-
-fn rule(rule: RangeRule) -> &'static str {
-    match rule {
-        RangeRule::Widened => "least to largest, widened towards the tensor's",
-        RangeRule::Halfway => "least to largest, halfway to the tensor's",
-        RangeRule::Averaged => "averages of the pictures' least and largest",
-    }
 }
 
 /// What is lost, and whether that is within the target.

@@ -10,9 +10,9 @@ use crate::reference::{Reference, to_unit};
 use crate::vision::{Letterbox, Pixels, Size, decode_image};
 
 /// Most pictures that are held out from the calibration.
-const MOST_HELD_OUT: usize = 16;
+const MOST_HELD_OUT: usize = 32;
 /// One picture of so many is held out.
-const HELD_OUT_SHARE: usize = 8;
+const HELD_OUT_SHARE: usize = 4;
 
 /// Observed ranges, and the pictures kept back.
 #[derive(Debug)]

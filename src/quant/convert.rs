@@ -80,21 +80,32 @@ pub fn convert(
         HeldOut::new(&reference, held_out, request.size, graph.info.classes.len(), request.threads)?;
     let ladder = Ladder { graph: &graph, ranges: &ranges, held_out: &held_out, target: request.target_drop };
     let attempt = ladder.climb(&mut |what| progress(Progress::Trying(what)))?;
-    let Attempt { rule, float, mut parts, node_of, quality } = attempt;
+    let Attempt { spread, float, mut parts, node_of, quality } = attempt;
     parts.source_sha256.clone_from(&request.source_sha256);
     parts.license.clone_from(&request.license);
-    let report = Report {
+    let mut report = Report {
         target_drop: request.target_drop,
         estimated_drop: quality.drop.map(hundredths),
         held_out_pictures: held_out.len(),
         outputs: quality.raw.report(),
-        ranges: rule,
+        spread,
         f32_share: hundredths(f32_share(&graph, &float)),
         calibration_pictures: pictures,
         measured_pictures: held_out.len().min(MEASURED),
         input_size: request.size,
-        layers: layers(&graph, &reference, &parts, &float, &node_of, &held_out, request.threads)?,
+        layers: Vec::new(),
     };
+    let noise = noise(&graph, &reference, &parts, &node_of, &held_out, request.threads)?;
+    let rows = graph.nodes.iter().zip(noise).zip(float);
+    let layers = rows.filter(|((node, _), _)| is_measured(&node.op));
+    report.layers = layers
+        .map(|((node, noise), f32)| LayerReport {
+            name: node.name.clone(),
+            op: node.op.describe(),
+            f32,
+            sqnr_db: noise.sqnr_db(),
+        })
+        .collect();
     parts.report = serde_json::to_string(&report).unwrap_or_default();
     let met = request.target_drop.is_none_or(|target| quality.meets(target));
     Ok(Converted { parts, report, met })
@@ -114,16 +125,19 @@ fn f32_share(graph: &Graph, float: &[bool]) -> f64 {
     sum(false) as f64 / sum(true).max(1) as f64
 }
 
-/// Runs the model beside the reference and compares every layer.
-fn layers(
+fn is_measured(op: &Op) -> bool {
+    matches!(op, Op::Conv(_) | Op::DynamicConv(_) | Op::Add | Op::SqueezeExcite(_))
+}
+
+/// Runs the model beside the reference and compares every node's output.
+fn noise(
     graph: &Graph,
     reference: &Reference,
     parts: &ModelParts,
-    float: &[bool],
     node_of: &[usize],
     held_out: &HeldOut,
     threads: usize,
-) -> Result<Vec<LayerReport>, QuantError> {
+) -> Result<Vec<Noise>, QuantError> {
     let model = Arc::new(Model::from_bytes(&parts.to_bytes()?)?);
     let mut engine = Engine::keeping_all(model, kernels::detect::best(), threads)?;
     let mut noise = vec![Noise::default(); graph.nodes.len()];
@@ -137,14 +151,5 @@ fn layers(
             }
         })?;
     }
-    let measured = |op: &Op| matches!(op, Op::Conv(_) | Op::DynamicConv(_) | Op::Add | Op::SqueezeExcite(_));
-    let rows = graph.nodes.iter().zip(&noise).zip(float).filter(|((node, _), _)| measured(&node.op));
-    Ok(rows
-        .map(|((node, noise), &f32)| LayerReport {
-            name: node.name.clone(),
-            op: node.op.describe(),
-            f32,
-            sqnr_db: noise.sqnr_db(),
-        })
-        .collect())
+    Ok(noise)
 }

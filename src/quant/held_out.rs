@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::QuantError;
 use super::report::{Noise, RawNoise};
+use super::seen::{Cell, Error, cells, mean_bin};
 use super::worlds;
 use crate::detector::{levels, reference_level};
 use crate::engine::Engine;
@@ -30,6 +31,7 @@ pub struct HeldOut {
     inputs: Vec<Vec<u8>>,
     answers: Vec<Vec<Answer>>,
     detections: Vec<Vec<Detection>>,
+    cells: Vec<Vec<Cell>>,
 }
 
 /// The reference's answer at one level of the head, with what is read from its logits.
@@ -47,6 +49,9 @@ pub struct Quality {
     pub drop: Option<f64>,
     /// Noise of the raw outputs.
     pub raw: RawNoise,
+    /// Noise to signal where the reference sees something, or of all raw outputs where it sees nothing: the less
+    /// the better.
+    pub error: f64,
 }
 
 impl Quality {
@@ -56,11 +61,6 @@ impl Quality {
             Some(drop) => drop <= points,
             None => self.raw.parts().iter().all(|noise| noise.ratio() >= CLEAR),
         }
-    }
-
-    /// Noise to signal of boxes and classes together: the less the better.
-    pub fn noise(&self) -> f64 {
-        1.0 / self.raw.box_logits.ratio() + 1.0 / self.raw.class_logits.ratio()
     }
 }
 
@@ -76,10 +76,20 @@ impl HeldOut {
         classes: usize,
         threads: usize,
     ) -> Result<Self, QuantError> {
-        let mut held = Self { size, classes, threads, inputs, answers: Vec::new(), detections: Vec::new() };
+        let mut held = Self {
+            size,
+            classes,
+            threads,
+            inputs,
+            answers: Vec::new(),
+            detections: Vec::new(),
+            cells: Vec::new(),
+        };
         for input in &held.inputs {
             let levels = reference.run_u8(input, size[0], size[1])?.levels;
-            held.detections.push(held.detect(&levels.iter().map(reference_level).collect::<Vec<_>>())?);
+            let heads: Vec<HeadLevel<'_>> = levels.iter().map(reference_level).collect();
+            held.detections.push(held.detect(&heads)?);
+            held.cells.push(cells(&heads));
             let answer =
                 |level: Level| Answer { sides: sides(&level.boxes), scores: scores(&level.classes), level };
             held.answers.push(levels.into_iter().map(answer).collect());
@@ -97,23 +107,40 @@ impl HeldOut {
         self.inputs.len()
     }
 
-    /// Runs a model over the pictures.
+    /// How good a model is.
     ///
     /// # Errors
     /// [`QuantError`] where it cannot run.
     pub fn measure(&self, parts: &ModelParts) -> Result<Quality, QuantError> {
+        let (mut raw, mut error, mut found) = (RawNoise::default(), Error::default(), Vec::new());
+        self.run(parts, |picture, heads| {
+            heads
+                .iter()
+                .zip(&self.answers[picture])
+                .for_each(|(head, answer)| compare(head, answer, &mut raw));
+            error.add(&self.cells[picture], heads);
+            found.push(self.detect(heads)?);
+            Ok(())
+        })?;
+        let error = error.value().unwrap_or_else(|| raw.error());
+        Ok(Quality { drop: worlds::drop(&self.detections, &found), raw, error })
+    }
+
+    /// Shows `each` a model's answer to each picture.
+    fn run(
+        &self,
+        parts: &ModelParts,
+        mut each: impl FnMut(usize, &[HeadLevel<'_>]) -> Result<(), QuantError>,
+    ) -> Result<(), QuantError> {
         let model = Arc::new(Model::from_bytes(&parts.to_bytes()?)?);
         let mut engine = Engine::new(model, kernels::detect::best(), self.threads)?;
-        let mut raw = RawNoise::default();
-        let mut found = Vec::new();
-        for (input, answer) in self.inputs.iter().zip(&self.answers) {
+        for (picture, input) in self.inputs.iter().enumerate() {
             fill(&mut engine, input);
             engine.run()?;
             let (heads, count) = levels(&engine);
-            heads[..count].iter().zip(answer).for_each(|(head, answer)| compare(head, answer, &mut raw));
-            found.push(self.detect(&heads[..count])?);
+            each(picture, &heads[..count])?;
         }
-        Ok(Quality { drop: worlds::drop(&self.detections, &found), raw })
+        Ok(())
     }
 
     fn detect(&self, levels: &[HeadLevel<'_>]) -> Result<Vec<Detection>, QuantError> {
@@ -139,13 +166,7 @@ pub fn fill(engine: &mut Engine, input: &[u8]) {
 
 /// Distances to the four sides in cells: the mean of each distribution.
 fn sides(logits: &[f32]) -> Vec<f32> {
-    let mean = |bins: &[f32]| {
-        let mut powers = [0.0; BINS];
-        powers.iter_mut().zip(bins).for_each(|(p, &b)| *p = f64::from(b));
-        math::softmax(&mut powers);
-        powers.iter().enumerate().fold(0.0, |sum, (i, p)| sum + i as f64 * p) as f32
-    };
-    logits.chunks_exact(BINS).map(mean).collect()
+    logits.chunks_exact(BINS).map(|bins| mean_bin(bins) as f32).collect()
 }
 
 fn scores(logits: &[f32]) -> Vec<f32> {
@@ -155,5 +176,10 @@ fn scores(logits: &[f32]) -> Vec<f32> {
 impl RawNoise {
     fn parts(&self) -> [&Noise; 4] {
         [&self.box_logits, &self.class_logits, &self.box_sides, &self.scores]
+    }
+
+    /// Noise to signal of boxes and classes together: the less the better.
+    fn error(&self) -> f64 {
+        1.0 / self.box_logits.ratio() + 1.0 / self.class_logits.ratio()
     }
 }

@@ -17,6 +17,7 @@ mod ladder;
 mod quantise;
 pub mod ranges;
 pub mod report;
+mod seen;
 pub mod weights;
 pub mod worlds;
 

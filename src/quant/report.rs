@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ranges::RangeRule;
+use super::ranges::Spread;
 use crate::math;
 
 /// Error of a conversion, layer by layer.
@@ -23,7 +23,7 @@ pub struct Report {
     pub outputs: OutputReport,
     /// How ranges were chosen.
     #[serde(default)]
-    pub ranges: RangeRule,
+    pub spread: Spread,
     /// Share of the multiply-accumulates that are done in f32.
     #[serde(default)]
     pub f32_share: f64,

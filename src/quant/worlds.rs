@@ -3,13 +3,18 @@
 //! Nobody labelled the calibration pictures, but the reference says with what probability it sees what
 //! where. So labels are drawn from it: each of its detections is an object with the probability of its
 //! confidence, its box moved and stretched as a labeller's box differs from a detector's. Both engines are
-//! scored against several such draws; the difference of their means is the estimate. It leans to the
-//! reference's side, from which the labels come: int8 is hardly better than said.
+//! scored against several such draws.
+//!
+//! That leans to the reference's side, from which the labels come: where it errs in truth, int8 may as well be
+//! right. So the estimate is the difference of the means times [`REAL`].
 
 use crate::eval::{Picture, Truth, evaluate};
 use crate::math::SplitMix64;
 use crate::vision::Detection;
 
+/// Which part of the difference real labels show. YOLOv8n with COCO's weights loses about 1.0 against labels drawn
+/// on coco128 and about 0.3 against the real ones (over 18 conversions, three sizes each).
+const REAL: f64 = 1.0 / 3.0;
 /// Draws of labels per picture set.
 const DRAWS: u64 = 8;
 /// Standard deviation of a label's centre from the detection's, in sides of the box.
@@ -17,9 +22,9 @@ const SHIFT: f64 = 0.04;
 /// Standard deviation of a label's sides, relative.
 const STRETCH: f64 = 0.07;
 /// Fewer expected objects than this say nothing.
-const LEAST_OBJECTS: f64 = 10.0;
+const LEAST_OBJECTS: f64 = 5.0;
 /// Confidence from which detections count as expected objects.
-const SURE: f32 = 0.25;
+pub const SURE: f32 = 0.25;
 
 /// Points of mAP50-95 (0 to 100) that `int8` loses to `reference`; `None` where the pictures show too
 /// little. Both are detections per picture down to a confidence of 0.001.
@@ -34,7 +39,7 @@ pub fn drop(reference: &[Vec<Detection>], int8: &[Vec<Detection>]) -> Option<f64
         let labels: Vec<Vec<Truth>> = reference.iter().map(|found| draw(found, &mut random)).collect();
         lost += score(&labels, reference) - score(&labels, int8);
     }
-    Some(100.0 * lost / DRAWS as f64)
+    Some(100.0 * REAL * lost / DRAWS as f64)
 }
 
 fn score(labels: &[Vec<Truth>], found: &[Vec<Detection>]) -> f64 {
@@ -114,10 +119,10 @@ mod tests {
     fn the_loss_grows_with_the_error() {
         let lost = |shift| drop(&found(0.0), &found(shift)).unwrap();
         let (small, large) = (lost(1.0), lost(10.0));
-        assert!(small < 2.0, "a hundredth of a side: {small}");
-        assert!(large > 10.0 && large > small, "a fifth of a side: {large}");
+        assert!(small < 0.7, "a hundredth of a side: {small}");
+        assert!(large > 3.0 && large > small, "a fifth of a side: {large}");
         let nothing = vec![Vec::new(); 4];
-        assert!(drop(&found(0.0), &nothing).unwrap() > 30.0);
+        assert!(drop(&found(0.0), &nothing).unwrap() > 10.0);
     }
 
     #[test]
