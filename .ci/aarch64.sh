@@ -55,7 +55,7 @@ for pair in $CPUS; do
     say "testing as $cpu, expecting $kernel"
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -cpu $cpu"
     status=ok
-    GHOSTLIGHT_EXPECT_KERNEL=$kernel cargo test "${build[@]}" "${which[@]}" -- --show-output >"$log" 2>&1 ||
+    GHOSTLIGHT_EXPECT_KERNEL=$kernel cargo test "${build[@]}" "${which[@]}" --no-fail-fast -- --show-output >"$log" 2>&1 ||
         status=FAILED
     # The test that looks at GHOSTLIGHT_EXPECT_KERNEL must have run, and not been renamed away.
     grep -q '^test .*expected_kernel_ran \.\.\. ok' "$log" || status=FAILED

@@ -109,10 +109,10 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"YUV4MPEG2 W2 H2 Cmono\nFRAME\nabcd").unwrap();
         let mut pump = open_fd(reader.into(), Asked::default(), &LEFT).unwrap();
-        assert_eq!(pump.describe(), "standard input: GREY 2x2");
         assert!(pump.live());
         let mut frame = Frame::default();
         assert_eq!(pump.next(&mut frame, LONG).unwrap(), Next::Frame);
+        assert_eq!(pump.describe(), "standard input: GREY 2x2");
         assert_eq!(frame.bytes, b"abcd");
         assert_eq!(pump.next(&mut frame, Duration::ZERO).unwrap(), Next::Nothing);
         drop(writer);
