@@ -83,6 +83,18 @@ pub struct Frame {
     pub bytes: Vec<u8>,
 }
 
+impl Frame {
+    /// Format and size in words: `YUYV 640x480`, `MJPEG`.
+    pub fn layout(&self) -> String {
+        layout(self.format, self.width, self.height)
+    }
+}
+
+/// As [`Frame::layout`]; a size of 0 is not known.
+pub fn layout(format: PixelFormat, width: usize, height: usize) -> String {
+    if width == 0 { format.to_string() } else { format!("{format} {width}x{height}") }
+}
+
 impl Default for Frame {
     fn default() -> Self {
         Self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use common::models::{self, fill, observed_ranges, parts, picture};
 use common::{Checkpoint, Recorder};
+use ghostlight::detector::{Detector, Fit, ReferenceDetector};
 use ghostlight::engine::Engine;
 use ghostlight::kernels::detect;
 use ghostlight::model::blocks::{BuildError, BuildOptions, build};
@@ -19,6 +20,7 @@ use ghostlight::model::spec::{ModelSpec, SpecError};
 use ghostlight::quant::report::Noise;
 use ghostlight::quant::{QuantError, forced_float, quantise};
 use ghostlight::reference::{Reference, to_unit};
+use ghostlight::vision::{NmsOptions, Pixels, Size};
 use ghostlight::weights::Model;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -188,8 +190,13 @@ fn heads_with_anchors_are_refused() {
 
 /// The test checkpoint's tensors as a state dict, `prefix` before each key.
 fn state(prefix: &str, dtype: Dtype) -> Vec<u8> {
+    state_of(common::YAML, prefix, dtype)
+}
+
+/// The same for a model of this description.
+fn state_of(yaml: &str, prefix: &str, dtype: Dtype) -> Vec<u8> {
     let mut recorder = Recorder::new(&[]);
-    build(&Checkpoint::default().spec(), &mut recorder).unwrap();
+    build(&ModelSpec::parse(yaml, "yolov8").unwrap(), &mut recorder).unwrap();
     let bytes = |values: &[f32]| -> Vec<u8> {
         match dtype {
             Dtype::F64 => values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
@@ -229,6 +236,66 @@ fn a_state_dict_with_its_yaml_is_read() {
     }
     let named = format!("names: [cat, dog, cow]\n{}", common::YAML);
     assert_eq!(read(&state("", Dtype::F32), &named).unwrap().info.classes, ["cat", "dog", "cow"]);
+}
+
+#[test]
+fn the_command_reads_a_state_dict_with_its_yaml() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let yaml = common::YAML.replace("reg_max: 2\n", "");
+    std::fs::write(path("state.safetensors"), state_of(&yaml, "", Dtype::F32)).unwrap();
+    std::fs::write(path("yolov8n.yaml"), yaml).unwrap();
+    std::fs::create_dir(path("photos")).unwrap();
+    image::RgbImage::from_raw(64, 64, picture(1, [64, 64])).unwrap().save(path("photos/1.png")).unwrap();
+    let convert = |yaml: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ghostlight"));
+        command.current_dir(folder.path()).args(["convert", "state.safetensors"]).args(yaml);
+        let words =
+            ["-o", "out.safetensors", "--calibrate", "photos", "--imgsz", "64", "--target-drop", "off"];
+        command.args(words).output().unwrap()
+    };
+    let done = convert(&["--yaml", "yolov8n.yaml"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let model = Model::from_bytes(&std::fs::read(path("out.safetensors")).unwrap()).unwrap();
+    assert_eq!(model.info.classes, ["class0", "class1", "class2"]);
+    // What int8 and its boxes cannot take is said with the layer.
+    std::fs::write(path("state.safetensors"), state("", Dtype::F32)).unwrap();
+    std::fs::write(path("few.yaml"), common::YAML).unwrap();
+    let text = |output: std::process::Output| String::from_utf8(output.stderr).unwrap();
+    let few = text(convert(&["--yaml", "few.yaml"]));
+    assert!(few.contains("model.2") && few.contains("reg_max 2"), "{few}");
+    // Without it, and with one that is not there, each says what it wants.
+    assert!(text(convert(&[])).contains("state.safetensors"));
+    assert!(text(convert(&["--yaml", "absent.yaml"])).contains("absent.yaml"));
+}
+
+/// A head whose coarsest cells are 64 pixels, as P6 models have.
+const P6: &str = "nc: 2
+backbone:
+- [-1, 1, Conv, [8, 3, 2]]
+- [-1, 1, Conv, [8, 3, 2]]
+- [-1, 1, Conv, [8, 3, 2]]
+- [-1, 1, Conv, [16, 3, 2]]
+- [-1, 1, Conv, [16, 3, 2]]
+- [-1, 1, Conv, [16, 3, 2]]
+head:
+- [[3, 5], 1, Detect, [nc]]
+";
+
+#[test]
+fn a_coarser_level_wants_a_coarser_rectangle() {
+    let graph = models::graph(P6);
+    let size = Size { width: 256, height: 256 };
+    let model = parts(&graph, &observed_ranges(&graph, [256, 256])).to_bytes().unwrap();
+    let engine = Engine::new(Arc::new(Model::from_bytes(&model).unwrap()), detect::best(), 1).unwrap();
+    let mut detector = Detector::new(engine, Fit::Rectangle(size));
+    let bytes = picture(1, [90, 250]);
+    let pixels = Pixels { size: Size { width: 250, height: 90 }, stride: 750, bytes: &bytes };
+    detector.detect(pixels, &NmsOptions::default()).unwrap();
+    // 96 would be a multiple of 32 and cut the coarsest level's cell in two.
+    assert_eq!(detector.engine().size(), (128, 256));
+    let mut reference = ReferenceDetector::new(&graph, Fit::Rectangle(size)).unwrap();
+    reference.detect(pixels, &NmsOptions::default()).unwrap();
 }
 
 #[test]

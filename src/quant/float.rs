@@ -2,6 +2,7 @@
 
 use super::QuantError;
 use super::quantise::dense_if_grouped;
+use super::seen::BINS;
 use crate::kernels::f32::{by_tap, pack};
 use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeId, Op};
 
@@ -11,6 +12,12 @@ use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeI
 /// [`QuantError::Unsupported`] for the first node that it has none for.
 pub fn check(graph: &Graph) -> Result<(), QuantError> {
     for (id, node) in graph.nodes.iter().enumerate() {
+        if let Op::Detect(detect) = &node.op
+            && detect.reg_max != BINS
+        {
+            let what = format!("reg_max {}; boxes are read from {BINS} bins a side", detect.reg_max);
+            return Err(QuantError::Unsupported { node: node.name.clone(), what });
+        }
         if feeds_detect(graph, id) && matches!(node.op, Op::Slice { .. } | Op::Input) {
             let what = "channels that go to the detection head as they are".into();
             return Err(QuantError::Unsupported { node: node.name.clone(), what });

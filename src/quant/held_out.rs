@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::QuantError;
 use super::report::{Noise, RawNoise};
-use super::seen::{Cell, Error, cells, mean_bin};
+use super::seen::{BINS, Cell, Error, cells, mean_bin};
 use super::worlds;
 use crate::detector::{levels, reference_level};
 use crate::engine::Engine;
@@ -15,8 +15,6 @@ use crate::vision::{Detection, Detector, HeadLevel, NmsOptions, Placement, Size}
 use crate::weights::Model;
 use crate::weights::write::ModelParts;
 
-/// Bins of one box side's distribution.
-const BINS: usize = 16;
 /// What counts as the reference's equal where the pictures show no objects: 28 dB as a power ratio, so that other
 /// pictures have 25.
 const CLEAR: f64 = 630.957_344;

@@ -6,7 +6,7 @@ use crate::math;
 use crate::vision::HeadLevel;
 
 /// Bins of one box side's distribution.
-const BINS: usize = 16;
+pub const BINS: usize = 16;
 /// Cells whose best score is less do not count.
 const LEAST_SCORE: f64 = 0.05;
 

@@ -193,10 +193,12 @@ impl Play {
                     return self.verdict(status, decoder.count() > 0, &running.words);
                 }
                 Ok(Some(count)) => {
-                    let taken = decoder.take(&buffer[..count], |frame| gate.put(frame));
-                    taken.map_err(|error| error.of(&self.name))?;
                     let player = self.player.path().display();
-                    gate.opened(|| decoder.describe().map(|what| format!("{what}, by {player}")));
+                    let taken = decoder.take(&buffer[..count], |frame| {
+                        gate.opened(|| Some(format!("{}, by {player}", frame.layout())));
+                        gate.put(frame);
+                    });
+                    taken.map_err(|error| error.of(&self.name))?;
                 }
                 Err(error) => return Err(SourceError::Read { name: self.name.clone(), error }),
             }
