@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::args::{EngineKind, ModelArgs};
 use super::error::CliError;
-use crate::detector::{DetectError, Detector, Fit, ReferenceDetector, Timing};
+use crate::detector::{Detector, Fit, ReferenceDetector, Timing};
 use crate::engine::Engine;
-use crate::kernels::{Kernels, detect};
+use crate::kernels::peak::macs_per_second;
+use crate::kernels::{Kernels, Team, detect};
 use crate::model::checkpoint;
 use crate::vision::{Detection, NmsOptions, Pixels, Size};
 use crate::weights::{Model, WeightsError};
@@ -35,6 +36,11 @@ pub trait Runner: Send {
 
     /// Time of each layer for one picture, in the order in which they run.
     fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<LayerTime>, CliError>;
+
+    /// Multiply-accumulates per second that its kernels reach at best here; `None` where nothing measures it.
+    fn peak(&mut self) -> Result<Option<f64>, CliError> {
+        Ok(None)
+    }
 }
 
 /// What [`Runner::detect`] found and how long it took.
@@ -70,8 +76,6 @@ pub struct LayerTime {
     pub ms: f64,
     /// Multiply-accumulates.
     pub macs: u64,
-    /// Multiply-accumulates per second over the kernel's peak, 0 to 1; `None` where the peak is unknown.
-    pub peak_share: Option<f64>,
 }
 
 /// A set of kernels, for `ghostlight doctor`.
@@ -245,10 +249,15 @@ impl Runner for Int8 {
                 name: nodes[id].name.clone(),
                 ms: ms(time),
                 macs: nodes[id].op.conv_shape().map_or(0, |s| s.macs(height, width)),
-                peak_share: None,
             }
         };
         Ok(times.into_iter().map(layer).collect())
+    }
+
+    fn peak(&mut self) -> Result<Option<f64>, CliError> {
+        let mut team = Team::new(self.threads()).map_err(internal)?;
+        let kernels = kernel(Some(self.kernel()))?;
+        macs_per_second(kernels, &mut team).map(Some).map_err(internal)
     }
 }
 
@@ -290,7 +299,7 @@ impl Runner for F32 {
     }
 }
 
-fn internal(error: DetectError) -> CliError {
+fn internal(error: impl std::fmt::Display) -> CliError {
     CliError::Internal(error.to_string())
 }
 

@@ -21,7 +21,7 @@ pub struct Args {
     /// Frames to measure
     #[arg(long, value_name = "N", default_value = "50")]
     pub iters: NonZeroUsize,
-    /// Also show each layer's time
+    /// Also show each layer's time, and its share of what the kernels reach at best on this machine
     #[arg(long)]
     pub profile: bool,
     /// Print JSON lines: the layers where --profile asks for them, the summary last
@@ -50,6 +50,12 @@ struct Summary<'a> {
     preprocess_ms: f64,
     /// Median milliseconds from heads to boxes.
     postprocess_ms: f64,
+    /// What the kernels reach at best on this machine; only with `--profile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_gmac_per_s: Option<f64>,
+    /// The network's multiply-accumulates over what that many threads could do in its median time, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_share: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +64,21 @@ struct Layer<'a> {
     ms: f64,
     gmac_per_s: f64,
     peak_share: Option<f64>,
+}
+
+impl<'a> Layer<'a> {
+    /// `peak` in GMAC/s.
+    fn new(layer: &'a LayerTime, peak: Option<f64>) -> Self {
+        let rate = gmac_per_s(layer.macs, layer.ms);
+        // Without multiplications there is no share to speak of.
+        let peak = peak.filter(|_| layer.macs > 0);
+        Self {
+            layer: &layer.name,
+            ms: thousandths(layer.ms),
+            gmac_per_s: thousandths(rate),
+            peak_share: peak.map(|peak| thousandths(rate / peak)),
+        }
+    }
 }
 
 /// Opens the model and measures it.
@@ -84,7 +105,9 @@ fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<
             times.push(ms);
         }
     }
-    let layers = if args.profile { runner.profile(picture)? } else { Vec::new() };
+    let (layers, peak) =
+        if args.profile { (runner.profile(picture)?, runner.peak()?) } else { (Vec::new(), None) };
+    let peak = peak.map(|macs_per_second| macs_per_second / 1e9);
     let [inference, preprocess, postprocess] = stages.map(sorted);
     let summary = Summary {
         median_ms: thousandths(median(&inference)),
@@ -97,7 +120,10 @@ fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<
         iters: args.iters.get(),
         preprocess_ms: thousandths(median(&preprocess)),
         postprocess_ms: thousandths(median(&postprocess)),
+        peak_gmac_per_s: peak.map(thousandths),
+        peak_share: peak.map(|peak| thousandths(gmac_per_s(all_macs(&layers), median(&inference)) / peak)),
     };
+    let layers: Vec<Layer<'_>> = layers.iter().map(|layer| Layer::new(layer, peak)).collect();
     if args.json {
         write_json(out, &layers, &summary)?
     } else {
@@ -106,30 +132,28 @@ fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<
     Ok(Outcome::Done)
 }
 
-fn write_json(out: &mut dyn Write, layers: &[LayerTime], summary: &Summary<'_>) -> Result<(), CliError> {
+fn write_json(out: &mut dyn Write, layers: &[Layer<'_>], summary: &Summary<'_>) -> Result<(), CliError> {
     let mut line = |value: serde_json::Result<String>| -> Result<(), CliError> {
         let value = value.map_err(|error| CliError::Internal(error.to_string()))?;
         Ok(writeln!(out, "{value}")?)
     };
     for layer in layers {
-        let (ms, rate) = (thousandths(layer.ms), thousandths(gmac_per_s(layer)));
-        let layer = Layer { layer: &layer.name, ms, gmac_per_s: rate, peak_share: layer.peak_share };
-        line(serde_json::to_string(&layer))?;
+        line(serde_json::to_string(layer))?;
     }
     line(serde_json::to_string(summary))
 }
 
-fn write_text(out: &mut dyn Write, layers: &[LayerTime], summary: &Summary<'_>) -> Result<(), CliError> {
+fn write_text(out: &mut dyn Write, layers: &[Layer<'_>], summary: &Summary<'_>) -> Result<(), CliError> {
     if !layers.is_empty() {
-        let widest = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max(5);
+        let widest = layers.iter().map(|layer| layer.layer.chars().count()).max().unwrap_or(0).max(5);
         writeln!(out, "{:widest$}  {:>8}  {:>8}  {:>7}", "layer", "ms", "GMAC/s", "of peak")?;
         for layer in layers {
             let share = match layer.peak_share {
                 Some(share) => format!("{:.0} %", share * 100.0),
                 None => "-".into(),
             };
-            let (name, ms, rate) = (&layer.name, layer.ms, gmac_per_s(layer));
-            writeln!(out, "{name:widest$}  {ms:>8.3}  {rate:>8.1}  {share:>7}")?;
+            let Layer { layer, ms, gmac_per_s, .. } = layer;
+            writeln!(out, "{layer:widest$}  {ms:>8.3}  {gmac_per_s:>8.1}  {share:>7}")?;
         }
         writeln!(out)?;
     }
@@ -137,6 +161,9 @@ fn write_text(out: &mut dyn Write, layers: &[LayerTime], summary: &Summary<'_>) 
     writeln!(out, "model       {} at {}x{}", s.model, s.imgsz[0], s.imgsz[1])?;
     writeln!(out, "kernel      {}, {} threads", s.kernel, s.threads)?;
     writeln!(out, "network     {:.2} ms median, {:.2} ms least of {}", s.median_ms, s.min_ms, s.iters)?;
+    if let (Some(peak), Some(share)) = (s.peak_gmac_per_s, s.peak_share) {
+        writeln!(out, "of peak     {:.0} % of {peak:.0} GMAC/s, measured here", share * 100.0)?;
+    }
     writeln!(out, "letterbox   {:.2} ms median", s.preprocess_ms)?;
     writeln!(out, "boxes       {:.2} ms median", s.postprocess_ms)?;
     Ok(writeln!(out, "peak memory {:.1} MB", s.peak_rss_mb)?)
@@ -147,8 +174,12 @@ fn gradient(width: usize, height: usize) -> Vec<u8> {
     (0..height).flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, (x + y) as u8])).collect()
 }
 
-fn gmac_per_s(layer: &LayerTime) -> f64 {
-    if layer.ms > 0.0 { layer.macs as f64 / layer.ms / 1e6 } else { 0.0 }
+fn gmac_per_s(macs: u64, ms: f64) -> f64 {
+    if ms > 0.0 { macs as f64 / ms / 1e6 } else { 0.0 }
+}
+
+fn all_macs(layers: &[LayerTime]) -> u64 {
+    layers.iter().map(|layer| layer.macs).sum()
 }
 
 fn sorted(mut times: Vec<f64>) -> Vec<f64> {
@@ -213,8 +244,11 @@ mod tests {
         }
 
         fn profile(&mut self, _: Pixels<'_>) -> Result<Vec<LayerTime>, CliError> {
-            let layer = LayerTime { name: "model.0".into(), ms: 2.0, macs: 4_000_000, peak_share: Some(0.5) };
-            Ok(vec![layer])
+            Ok(vec![LayerTime { name: "model.0".into(), ms: 2.0, macs: 4_000_000 }])
+        }
+
+        fn peak(&mut self) -> Result<Option<f64>, CliError> {
+            Ok(Some(4e9))
         }
     }
 
@@ -238,7 +272,9 @@ mod tests {
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["layer"], "model.0");
-        assert_eq!(lines[0]["gmac_per_s"], 2.0);
+        assert_eq!((&lines[0]["gmac_per_s"], &lines[0]["peak_share"]), (&2.0.into(), &0.5.into()));
+        // 4 million in 5.5 ms, of 4 G a second.
+        assert_eq!((&lines[1]["peak_gmac_per_s"], &lines[1]["peak_share"]), (&4.0.into(), &0.182.into()));
         // Three frames warm up; four are measured: 4, 5, 6, 7 ms.
         assert_eq!((&lines[1]["median_ms"], &lines[1]["min_ms"]), (&5.5.into(), &4.0.into()));
         assert_eq!((&lines[1]["kernel"], &lines[1]["threads"]), (&"scalar".into(), &2.into()));
@@ -249,6 +285,7 @@ mod tests {
     fn people_get_words() {
         let text = bench(false, true);
         assert!(text.contains("model.0     2.000       2.0     50 %"), "{text}");
+        assert!(text.contains("18 % of 4 GMAC/s"), "{text}");
         assert!(text.contains("5.50 ms median, 4.00 ms least of 4"), "{text}");
     }
 }

@@ -36,6 +36,7 @@ pub mod detect;
 pub mod f32;
 pub mod ops;
 pub mod pack;
+pub mod peak;
 pub mod requant;
 pub mod scalar;
 pub mod team;
