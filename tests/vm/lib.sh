@@ -1,0 +1,79 @@
+# Helpers of the jobs, for dash. Each line that `check` and `figure` print is one of the report.
+
+# check NAME COMMAND...: whether the command succeeds.
+check() {
+    name=$1
+    shift
+    if "$@" >/dev/null 2>&1; then echo "ok      $name"; else
+        echo "FAILED  $name: $*"
+        touch /run/failed
+    fi
+}
+
+# figure NAME VALUE
+figure() { echo "figure  $1: $2"; }
+
+# wait_for SECONDS COMMAND...: until the command succeeds.
+wait_for() {
+    left=$(($1 * 5))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        left=$((left - 1))
+        [ $left -gt 0 ] || return 1
+        sleep 0.2
+    done
+}
+
+LINES=/var/lib/ghostlight/lines.jsonl
+CONFIG=/etc/ghostlight/ghostlight.toml
+
+lines() { wc -l <"$LINES"; }
+# more_lines COUNT: whether there are that many more than `mark` noted.
+mark() { before=$(lines); }
+more_lines() { [ "$(lines)" -ge $((before + $1)) ]; }
+
+pid() { systemctl show -p MainPID --value ghostlight; }
+descriptors() { find "/proc/$(pid)/fd" -mindepth 1 | wc -l; }
+resident_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid)/status"; }
+is_active() { [ "$(systemctl is-active ghostlight)" = active ]; }
+retained() { mosquitto_sub -t "$1" -C 1 -W 5; }
+log() { journalctl -u ghostlight -o cat --no-pager; }
+# moment NAME: so that faults of one step are told from those of the next.
+moment() { echo "#       $* at $(cut -d' ' -f1 /proc/uptime) s"; }
+
+# As docs/run.md says.
+install_service() {
+    install -m 755 /host/ghostlight /usr/bin/
+    install -m 644 /host/ghostlight.service /host/ghostlight@.service /etc/systemd/system/
+    install -D -m 644 /host/default.safetensors /usr/share/ghostlight/models/default.safetensors
+    mkdir -p /etc/ghostlight
+    cat >"$CONFIG" <<X
+device = "yard"
+[model]
+imgsz = 320
+[source]
+device = "/dev/video0"
+format = "yuyv"
+width = 640
+height = 480
+[jsonl]
+path = "/var/lib/ghostlight/lines.jsonl"
+[mqtt]
+enabled = true
+host = "127.0.0.1"
+keep_alive = 5
+X
+    systemctl daemon-reload
+}
+
+# The picture /host/f.yuyv (raw 640x480) comes from the camera again and again.
+play_picture() {
+    v4l2-ctl -d /dev/video0 -i 1
+    v4l2-ctl -d /dev/video1 -o 0
+    v4l2-ctl -d /dev/video1 --set-dv-bt-timings index=0
+    v4l2-ctl -d /dev/video0 --set-dv-bt-timings index=0
+    v4l2-ctl -d /dev/video1 --set-fmt-video-out=width=640,height=480,pixelformat=YUYV
+    v4l2-ctl -d /dev/video0 --set-fmt-video=width=640,height=480,pixelformat=YUYV
+    v4l2-ctl -d /dev/video0 --set-ctrl loop_video=1,osd_text_mode=2
+    v4l2-ctl -d /dev/video1 --stream-out-mmap=4 --stream-loop --stream-from=/host/f.yuyv >/dev/null 2>&1 &
+}
