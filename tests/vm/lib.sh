@@ -38,6 +38,8 @@ resident_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid)/status"; }
 is_active() { [ "$(systemctl is-active ghostlight)" = active ]; }
 retained() { mosquitto_sub -t "$1" -C 1 -W 5; }
 log() { journalctl -u ghostlight -o cat --no-pager; }
+# tells PATTERN: whether the last words in the journal have it. A look takes a second of emulation.
+tells() { journalctl -u ghostlight -o cat --no-pager -n 12 | grep -qi "$1"; }
 # moment NAME: so that faults of one step are told from those of the next.
 moment() { echo "#       $* at $(cut -d' ' -f1 /proc/uptime) s"; }
 

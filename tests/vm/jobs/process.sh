@@ -31,7 +31,7 @@ first=$(pid)
 cp $CONFIG /run/good
 sed -i 's/^device = .*/devise = "yard"/' $CONFIG
 systemctl reload ghostlight
-check "tells the key and the line" wait_for 30 sh -c 'journalctl -u ghostlight -o cat --no-pager | grep -q "ghostlight.toml:1: devise"'
+check "tells the key and the line" wait_for 6 tells "ghostlight.toml:1: devise"
 mark
 check "keeps the old one" wait_for 120 more_lines 2
 check "keeps its process" test "$(pid)" = "$first"
@@ -56,7 +56,7 @@ cp $model /run/model
 mark
 check "goes on with an empty model file" wait_for 120 more_lines 2
 systemctl reload ghostlight
-check "tells that the model is broken" wait_for 30 sh -c 'journalctl -u ghostlight -o cat --no-pager | grep -q "default.safetensors"'
+check "tells that the model is broken" wait_for 6 tells "default.safetensors"
 mark
 check "keeps the old model" wait_for 120 more_lines 2
 check "keeps its process" test "$(pid)" = "$first"
@@ -72,7 +72,7 @@ systemctl daemon-reload
 dd if=/dev/zero of=/run/small/fill bs=1k count=63 2>/dev/null
 systemctl start ghostlight
 first=$(pid)
-check "tells that the disk is full" wait_for 120 sh -c 'journalctl -u ghostlight -o cat --no-pager | grep -qi "no space left\|disk is full"'
+check "tells that the disk is full" wait_for 12 tells "no space left\|disk is full"
 published() { mosquitto_sub -t ghostlight/yard/detections -C 2 -W 60; }
 check "goes on publishing" published
 rm /run/small/fill
