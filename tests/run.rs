@@ -321,7 +321,13 @@ fn the_units_name_what_the_program_has() {
     for unit in ["ghostlight.service", "ghostlight@.service"] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit);
         let text = fs::read_to_string(path).unwrap();
-        for line in ["Type=notify", "RestartPreventExitStatus=78", "WatchdogSec=30", "DynamicUser=yes"] {
+        for line in [
+            "Type=notify",
+            "RestartPreventExitStatus=78",
+            "WatchdogSec=30",
+            "DynamicUser=yes",
+            "StandardError=journal",
+        ] {
             assert!(text.lines().any(|l| l == line), "{unit}: {line}");
         }
         assert!(text.contains("ExecStart=/usr/bin/ghostlight run --config /etc/ghostlight/"));
