@@ -84,15 +84,11 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Format and size in words: `YUYV 640x480`, `MJPEG`.
+    /// Format and, where it is known, size in words: `YUYV 640x480`, `MJPEG`.
     pub fn layout(&self) -> String {
-        layout(self.format, self.width, self.height)
+        let Self { format, width, height, .. } = self;
+        if *width == 0 { format.to_string() } else { format!("{format} {width}x{height}") }
     }
-}
-
-/// As [`Frame::layout`]; a size of 0 is not known.
-pub fn layout(format: PixelFormat, width: usize, height: usize) -> String {
-    if width == 0 { format.to_string() } else { format!("{format} {width}x{height}") }
 }
 
 impl Default for Frame {

@@ -84,8 +84,7 @@ fn a_conversion_gives_the_stored_bytes_with_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let pictures: Vec<_> = (0..8).map(|seed| folder.path().join(format!("{seed}.png"))).collect();
     for (seed, path) in pictures.iter().enumerate() {
-        let rgb = models::picture(seed, size);
-        image::RgbImage::from_raw(64, 64, rgb).unwrap().save(path).unwrap();
+        models::save_picture(path, seed, size);
     }
     for threads in [1, 3] {
         let request = Request {

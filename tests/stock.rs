@@ -246,7 +246,7 @@ fn the_command_reads_a_state_dict_with_its_yaml() {
     std::fs::write(path("state.safetensors"), state_of(&yaml, "", Dtype::F32)).unwrap();
     std::fs::write(path("yolov8n.yaml"), yaml).unwrap();
     std::fs::create_dir(path("photos")).unwrap();
-    image::RgbImage::from_raw(64, 64, picture(1, [64, 64])).unwrap().save(path("photos/1.png")).unwrap();
+    models::save_picture(&path("photos/1.png"), 1, [64, 64]);
     let convert = |yaml: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ghostlight"));
         command.current_dir(folder.path()).args(["convert", "state.safetensors"]).args(yaml);

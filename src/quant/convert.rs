@@ -83,7 +83,7 @@ pub fn convert(
     let Attempt { spread, float, mut parts, node_of, quality } = attempt;
     parts.source_sha256.clone_from(&request.source_sha256);
     parts.license.clone_from(&request.license);
-    let mut report = Report {
+    let report = Report {
         target_drop: request.target_drop,
         estimated_drop: quality.drop.map(hundredths),
         held_out_pictures: held_out.len(),
@@ -93,19 +93,8 @@ pub fn convert(
         calibration_pictures: pictures,
         measured_pictures: held_out.len().min(MEASURED),
         input_size: request.size,
-        layers: Vec::new(),
+        layers: layers(&graph, &reference, &parts, &float, &node_of, &held_out, request.threads)?,
     };
-    let noise = noise(&graph, &reference, &parts, &node_of, &held_out, request.threads)?;
-    let rows = graph.nodes.iter().zip(noise).zip(float);
-    let layers = rows.filter(|((node, _), _)| is_measured(&node.op));
-    report.layers = layers
-        .map(|((node, noise), f32)| LayerReport {
-            name: node.name.clone(),
-            op: node.op.describe(),
-            f32,
-            sqnr_db: noise.sqnr_db(),
-        })
-        .collect();
     parts.report = serde_json::to_string(&report).unwrap_or_default();
     let met = request.target_drop.is_none_or(|target| quality.meets(target));
     Ok(Converted { parts, report, met })
@@ -125,19 +114,16 @@ fn f32_share(graph: &Graph, float: &[bool]) -> f64 {
     sum(false) as f64 / sum(true).max(1) as f64
 }
 
-fn is_measured(op: &Op) -> bool {
-    matches!(op, Op::Conv(_) | Op::DynamicConv(_) | Op::Add | Op::SqueezeExcite(_))
-}
-
-/// Runs the model beside the reference and compares every node's output.
-fn noise(
+/// Runs the model beside the reference and compares every layer.
+fn layers(
     graph: &Graph,
     reference: &Reference,
     parts: &ModelParts,
+    float: &[bool],
     node_of: &[usize],
     held_out: &HeldOut,
     threads: usize,
-) -> Result<Vec<Noise>, QuantError> {
+) -> Result<Vec<LayerReport>, QuantError> {
     let model = Arc::new(Model::from_bytes(&parts.to_bytes()?)?);
     let mut engine = Engine::keeping_all(model, kernels::detect::best(), threads)?;
     let mut noise = vec![Noise::default(); graph.nodes.len()];
@@ -151,5 +137,14 @@ fn noise(
             }
         })?;
     }
-    Ok(noise)
+    let measured = |op: &Op| matches!(op, Op::Conv(_) | Op::DynamicConv(_) | Op::Add | Op::SqueezeExcite(_));
+    let rows = graph.nodes.iter().zip(&noise).zip(float).filter(|((node, _), _)| measured(&node.op));
+    Ok(rows
+        .map(|((node, noise), &f32)| LayerReport {
+            name: node.name.clone(),
+            op: node.op.describe(),
+            f32,
+            sqnr_db: noise.sqnr_db(),
+        })
+        .collect())
 }

@@ -2,9 +2,9 @@
 
 use super::QuantError;
 use super::quantise::dense_if_grouped;
-use super::seen::BINS;
 use crate::kernels::f32::{by_tap, pack};
 use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeId, Op};
+use crate::vision::REG_MAX;
 
 /// Whether the engine has an operation for each node, in int8 or f32; before any picture is looked at.
 ///
@@ -13,9 +13,9 @@ use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeI
 pub fn check(graph: &Graph) -> Result<(), QuantError> {
     for (id, node) in graph.nodes.iter().enumerate() {
         if let Op::Detect(detect) = &node.op
-            && detect.reg_max != BINS
+            && detect.reg_max != REG_MAX
         {
-            let what = format!("reg_max {}; boxes are read from {BINS} bins a side", detect.reg_max);
+            let what = format!("reg_max {}; boxes are read from {REG_MAX} bins a side", detect.reg_max);
             return Err(QuantError::Unsupported { node: node.name.clone(), what });
         }
         if feeds_detect(graph, id) && matches!(node.op, Op::Slice { .. } | Op::Input) {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::QuantError;
 use super::report::{Noise, RawNoise};
-use super::seen::{BINS, Cell, Error, cells, mean_bin};
+use super::seen::{Cell, Error, cells, mean_bin};
 use super::worlds;
 use crate::detector::{levels, reference_level};
 use crate::engine::Engine;
 use crate::kernels::{self, store};
 use crate::math;
 use crate::reference::{Level, Reference};
-use crate::vision::{Detection, Detector, HeadLevel, NmsOptions, Placement, Size};
+use crate::vision::{Detection, Detector, HeadLevel, NmsOptions, Placement, REG_MAX, Size};
 use crate::weights::Model;
 use crate::weights::write::ModelParts;
 
@@ -105,40 +105,25 @@ impl HeldOut {
         self.inputs.len()
     }
 
-    /// How good a model is.
+    /// Runs a model over the pictures.
     ///
     /// # Errors
     /// [`QuantError`] where it cannot run.
     pub fn measure(&self, parts: &ModelParts) -> Result<Quality, QuantError> {
-        let (mut raw, mut error, mut found) = (RawNoise::default(), Error::default(), Vec::new());
-        self.run(parts, |picture, heads| {
-            heads
-                .iter()
-                .zip(&self.answers[picture])
-                .for_each(|(head, answer)| compare(head, answer, &mut raw));
-            error.add(&self.cells[picture], heads);
-            found.push(self.detect(heads)?);
-            Ok(())
-        })?;
-        let error = error.value().unwrap_or_else(|| raw.error());
-        Ok(Quality { drop: worlds::drop(&self.detections, &found), raw, error })
-    }
-
-    /// Shows `each` a model's answer to each picture.
-    fn run(
-        &self,
-        parts: &ModelParts,
-        mut each: impl FnMut(usize, &[HeadLevel<'_>]) -> Result<(), QuantError>,
-    ) -> Result<(), QuantError> {
         let model = Arc::new(Model::from_bytes(&parts.to_bytes()?)?);
         let mut engine = Engine::new(model, kernels::detect::best(), self.threads)?;
-        for (picture, input) in self.inputs.iter().enumerate() {
+        let (mut raw, mut error, mut found) = (RawNoise::default(), Error::default(), Vec::new());
+        for ((input, answer), cells) in self.inputs.iter().zip(&self.answers).zip(&self.cells) {
             fill(&mut engine, input);
             engine.run()?;
             let (heads, count) = levels(&engine);
-            each(picture, &heads[..count])?;
+            let heads = &heads[..count];
+            heads.iter().zip(answer).for_each(|(head, answer)| compare(head, answer, &mut raw));
+            error.add(cells, heads);
+            found.push(self.detect(heads)?);
         }
-        Ok(())
+        let error = error.value().unwrap_or_else(|| raw.error());
+        Ok(Quality { drop: worlds::drop(&self.detections, &found), raw, error })
     }
 
     fn detect(&self, levels: &[HeadLevel<'_>]) -> Result<Vec<Detection>, QuantError> {
@@ -164,7 +149,7 @@ pub fn fill(engine: &mut Engine, input: &[u8]) {
 
 /// Distances to the four sides in cells: the mean of each distribution.
 fn sides(logits: &[f32]) -> Vec<f32> {
-    logits.chunks_exact(BINS).map(|bins| mean_bin(bins) as f32).collect()
+    logits.chunks_exact(REG_MAX).map(|bins| mean_bin(bins) as f32).collect()
 }
 
 fn scores(logits: &[f32]) -> Vec<f32> {

@@ -56,20 +56,18 @@ impl Ladder<'_> {
     pub fn climb(&self, progress: &mut dyn FnMut(&str)) -> Result<Attempt, QuantError> {
         let forced = forced_float(self.graph);
         progress("measuring int8");
-        let first = self.attempt(Spread::default(), forced.clone())?;
-        let Some(target) = self.target else { return Ok(first) };
-        let mut best = first;
-        for spread in SPREADS {
-            if best.quality.meets(target) {
-                return Ok(best);
-            }
+        let mut best = self.attempt(Spread::default(), forced.clone())?;
+        let Some(target) = self.target else { return Ok(best) };
+        let mut others = SPREADS.into_iter();
+        while !best.quality.meets(target) {
+            let Some(spread) = others.next() else { return self.with_f32(best, target, progress) };
             progress("trying other ranges");
             let other = self.attempt(spread, forced.clone())?;
             if other.quality.meets(target) || other.quality.error < best.quality.error {
                 best = other;
             }
         }
-        if best.quality.meets(target) { Ok(best) } else { self.with_f32(best, target, progress) }
+        Ok(best)
     }
 
     /// f32 for the fewest groups that meet the target, or for all where none does.
@@ -111,7 +109,10 @@ impl Ladder<'_> {
             }
         }
         match found {
-            Some(attempt) if work(&groups[..=high]) * 10 < work(&groups) * 9 => Ok(attempt),
+            // All of them already, or few enough.
+            Some(attempt) if high + 1 == groups.len() || work(&groups[..=high]) * 10 < work(&groups) * 9 => {
+                Ok(attempt)
+            }
             // With so little left int8 costs precision and saves no time.
             _ => self.attempt(spread, with(&int8.float, &groups)),
         }

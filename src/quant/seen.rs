@@ -3,10 +3,8 @@
 //! Raw outputs as a whole say little, since nearly all cells see nothing.
 
 use crate::math;
-use crate::vision::HeadLevel;
+use crate::vision::{HeadLevel, REG_MAX};
 
-/// Bins of one box side's distribution.
-pub const BINS: usize = 16;
 /// Cells whose best score is less do not count.
 const LEAST_SCORE: f64 = 0.05;
 
@@ -74,7 +72,7 @@ impl Error {
 /// Distances of a cell to the four sides in cells: the mean of each distribution.
 fn sides(head: &HeadLevel<'_>, cell: usize) -> [f64; 4] {
     let start = cell * head.box_row;
-    std::array::from_fn(|side| mean_bin(&head.boxes[start + side * BINS..][..BINS]))
+    std::array::from_fn(|side| mean_bin(&head.boxes[start + side * REG_MAX..][..REG_MAX]))
 }
 
 fn scores(head: &HeadLevel<'_>, cell: usize) -> Vec<f64> {
@@ -86,7 +84,7 @@ fn scores(head: &HeadLevel<'_>, cell: usize) -> Vec<f64> {
 
 /// Mean of a distribution over the bins, from its logits.
 pub fn mean_bin(logits: &[f32]) -> f64 {
-    let mut powers = [0.0; BINS];
+    let mut powers = [0.0; REG_MAX];
     powers.iter_mut().zip(logits).for_each(|(p, &b)| *p = f64::from(b));
     math::softmax(&mut powers);
     powers.iter().enumerate().fold(0.0, |sum, (i, p)| sum + i as f64 * p)
@@ -102,7 +100,7 @@ mod tests {
     }
 
     fn peaks(bin: usize) -> Vec<f32> {
-        (0..128).map(|i| if i % BINS == bin { 20.0 } else { 0.0 }).collect()
+        (0..128).map(|i| if i % REG_MAX == bin { 20.0 } else { 0.0 }).collect()
     }
 
     #[test]

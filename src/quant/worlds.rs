@@ -25,7 +25,7 @@ const STRETCH: f64 = 0.07;
 /// Fewer expected objects than this say nothing.
 const LEAST_OBJECTS: f64 = 5.0;
 /// Confidence from which detections count as expected objects.
-pub const SURE: f32 = 0.25;
+const SURE: f32 = 0.25;
 
 /// Points of mAP50-95 (0 to 100) that `int8` loses to `reference`; `None` where the pictures show too
 /// little. Both are detections per picture down to a confidence of 0.001.

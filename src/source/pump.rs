@@ -71,6 +71,8 @@ impl Gate {
         while !self.live && state.full && !state.closed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        // Nobody sees a frame of a source that still waits for its first.
+        state.opened.get_or_insert_with(|| frame.layout());
         std::mem::swap(&mut state.frame, frame);
         state.full = true;
         self.changed.notify_all();

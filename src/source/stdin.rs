@@ -70,10 +70,7 @@ fn pump(gate: &Gate, fd: &OwnedFd, mut decoder: Decoder) -> (Decoder, Result<(),
                 Err(SourceError::Unfit { name: NAME.into(), cause })
             }
             Ok(Some(0)) => Ok(()),
-            Ok(Some(count)) => match decoder.take(&buffer[..count], |frame| {
-                gate.opened(|| Some(frame.layout()));
-                gate.put(frame);
-            }) {
+            Ok(Some(count)) => match decoder.take(&buffer[..count], |frame| gate.put(frame)) {
                 Ok(()) => {
                     // The header alone tells already.
                     gate.opened(|| decoder.describe());

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::jpeg::JpegScanner;
 use super::{MAX_FRAME_BYTES, SourceError};
-use crate::frame::{self, Frame, PixelFormat};
+use crate::frame::{Frame, PixelFormat};
 use crate::vision::Size;
 use crate::vision::convert::{frame_bytes, row_bytes};
 
@@ -157,9 +157,9 @@ impl Decoder {
     pub(super) fn describe(&self) -> Option<String> {
         match &self.layout {
             Layout::Unknown | Layout::Y4mHeader => None,
-            Layout::Mjpeg(_) => Some(frame::layout(PixelFormat::Mjpeg, 0, 0)),
+            Layout::Mjpeg(_) => Some(PixelFormat::Mjpeg.to_string()),
             Layout::Raw(shape) | Layout::Y4mLine(shape) | Layout::Y4mFrame(shape) => {
-                Some(frame::layout(shape.format, shape.size.width, shape.size.height))
+                Some(format!("{} {}", shape.format, shape.size))
             }
         }
     }

@@ -13,7 +13,7 @@ pub mod math;
 
 pub use convert::{ConvertError, to_rgb};
 pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
-pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions};
+pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions, REG_MAX};
 pub use draw::{SaveError, draw_detections, encode_jpeg, save_image};
 pub use huffman::with_huffman_tables;
 pub use letterbox::{Letterbox, LetterboxError, Pixels, Placement, Size};

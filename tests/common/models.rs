@@ -117,6 +117,12 @@ pub fn mixed_bytes() -> Vec<u8> {
     mixed_parts(&graph, &fixed_ranges(&graph), &every_second(&graph)).to_bytes().unwrap()
 }
 
+/// Saves [`picture`].
+pub fn save_picture(path: &std::path::Path, seed: usize, size: [usize; 2]) {
+    let [height, width] = size.map(|side| side as u32);
+    image::RgbImage::from_raw(width, height, picture(seed, size)).unwrap().save(path).unwrap();
+}
+
 /// A picture `[height, width, 3]`: slopes, edges and noise.
 pub fn picture(seed: usize, [height, width]: [usize; 2]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(height * width * 3);

@@ -31,17 +31,37 @@ lines() { wc -l <"$LINES"; }
 # more_lines COUNT: whether there are that many more than `mark` noted.
 mark() { before=$(lines); }
 more_lines() { [ "$(lines)" -ge $((before + $1)) ]; }
+# goes_on NAME COUNT: whether that many lines follow.
+goes_on() {
+    mark
+    check "$1" wait_for 120 more_lines "$2"
+}
+# Counts of the classes in lines of detections: 4 "class":"empty" 12 "class":"occupied"
+classes() { grep -o '"class":"[a-z]*"' | sort | uniq -c | tr -s ' \n' ' '; }
 
 pid() { systemctl show -p MainPID --value ghostlight; }
 descriptors() { find "/proc/$(pid)/fd" -mindepth 1 | wc -l; }
 resident_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid)/status"; }
 is_active() { [ "$(systemctl is-active ghostlight)" = active ]; }
+is_process() { [ "$(pid)" = "$1" ]; }
 retained() { mosquitto_sub -t "$1" -C 1 -W 5; }
+is_online() { [ "$(retained ghostlight/yard/availability)" = online ]; }
+published() { mosquitto_sub -t ghostlight/yard/detections -C 2 -W 60; }
 log() { journalctl -u ghostlight -o cat --no-pager; }
 # tells PATTERN: whether the last words in the journal have it. A look takes a second of emulation.
 tells() { journalctl -u ghostlight -o cat --no-pager -n 12 | grep -qi "$1"; }
 # moment NAME: so that faults of one step are told from those of the next.
 moment() { echo "#       $* at $(cut -d' ' -f1 /proc/uptime) s"; }
+
+# The contract: no more than 2 s, and what was to be done is done.
+stop_in_time() {
+    moment stopping
+    started=$(date +%s%N)
+    systemctl stop ghostlight
+    took=$((($(date +%s%N) - started) / 1000000))
+    figure "ms to stop" "$took"
+    check "stops within 2 s" test "$took" -lt 2000
+}
 
 # As docs/run.md says.
 install_service() {

@@ -3,16 +3,20 @@ install_service
 sed -i '/^\[mqtt\]/,$d' $CONFIG
 play_picture
 set_control() { v4l2-ctl -d /dev/video0 --set-ctrl "$1"; }
+unplug() { echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind; }
+plug_in() {
+    echo vivid.0 >/sys/bus/platform/drivers/vivid/bind
+    sleep 2
+}
 recovers() {
-    mark
-    check "$1: writes lines" wait_for 150 more_lines 2
-    check "$1: same process" test "$(pid)" = "$first"
+    goes_on "$1: writes lines" 2
+    check "$1: same process" is_process "$first"
     check "$1: no descriptor more" test "$(descriptors)" -le "$open"
 }
 
 check "starts" systemctl start ghostlight
-mark
-check "writes lines" wait_for 150 more_lines 2
+check "writes lines" wait_for 150 test -s "$LINES"
+goes_on "goes on writing" 2
 first=$(pid) open=$(descriptors)
 figure descriptors "$open"
 
@@ -32,29 +36,26 @@ set_control inject_vidioc_streamon_error=1
 set_control inject_fatal_streaming_error=1
 recovers "fatal error"
 moment "unplugged and plugged in"
-echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind
+unplug
 sleep 5
 check "unplugged: tells so" wait_for 6 tells "went away\|no such device"
-check "unplugged: lives" test "$(pid)" = "$first"
-echo vivid.0 >/sys/bus/platform/drivers/vivid/bind
-sleep 2
+check "unplugged: lives" is_process "$first"
+plug_in
 recovers "plugged in"
 moment "ENODEV while its node stays"
 set_control disconnect=1
 sleep 3
-check "disconnected: lives" test "$(pid)" = "$first"
-echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind
+check "disconnected: lives" is_process "$first"
+unplug
 sleep 1
-echo vivid.0 >/sys/bus/platform/drivers/vivid/bind
-sleep 2
+plug_in
 recovers "connected again"
 moment "absent at the start"
 systemctl stop ghostlight
-echo vivid.0 >/sys/bus/platform/drivers/vivid/unbind
+unplug
 check "starts without a camera" systemctl start ghostlight
-first=$(pid) open=$((open + 1))
+first=$(pid)
 figure status "$(systemctl show -p StatusText --value ghostlight)"
-echo vivid.0 >/sys/bus/platform/drivers/vivid/bind
-sleep 2
+plug_in
 recovers "came later"
 figure log "$(log | grep -c .) lines"

@@ -4,17 +4,15 @@ play_picture
 mosquitto_sub -t '#' -v >/run/messages 2>&1 &
 check "starts under its own unit" systemctl start ghostlight
 check "writes lines" wait_for 120 test -s "$LINES"
-mark
-check "goes on writing" wait_for 120 more_lines 3
+goes_on "goes on writing" 3
 
-last=$(tail -n 1 "$LINES")
-found=$(printf '%s' "$last" | grep -o '"class":"[a-z]*"' | sort | uniq -c | tr -s ' \n' ' ')
-wanted=$(cat /host/wanted)
+found=$(tail -n 1 "$LINES" | classes)
+wanted=$(classes </host/wanted.jsonl)
 figure "objects found" "$found"
 figure "objects in the picture" "$wanted"
 check "finds the right objects" sh /host/near.sh "$found" "$wanted"
 check "publishes lines" wait_for 30 grep -q '^ghostlight/yard/detections {"schema":"ghostlight.detections/1"' /run/messages
-check "is available" test "$(retained ghostlight/yard/availability)" = online
+check "is available" is_online
 retained ghostlight/yard/state >/run/state
 check "publishes its state" grep -q '"schema":"ghostlight.state/1".*"counts":.*"presence":' /run/state
 figure state "$(cut -c 1-150 /run/state)"
@@ -29,11 +27,6 @@ check "runs without root" test "$(stat -c %u "/proc/$(pid)")" != 0
 figure "resident kB" "$(resident_kb)"
 figure log "$(log | head -n 4 | tr '\n' '|' | cut -c 1-400)"
 
-moment stopping
-started=$(date +%s%N)
-systemctl stop ghostlight
-took=$((($(date +%s%N) - started) / 1000000))
-figure "ms to stop" "$took"
-check "stops within 2 s" test "$took" -lt 2000
+stop_in_time
 check "ends well" test "$(systemctl show -p ExecMainStatus --value ghostlight)" = 0
 check "is offline then" test "$(retained ghostlight/yard/availability)" = offline
