@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 pub mod args;
 pub mod backend;
@@ -65,6 +65,11 @@ enum Command {
     Doctor(doctor::Args),
 }
 
+/// The definition of the command line, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command in `words` (the program's name first), its data to `out`.
 pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Exit {
     let cli = match Cli::try_parse_from(words) {
@@ -121,18 +126,16 @@ fn tell(error: &dyn std::fmt::Display) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
     fn every_command_shows_an_example() {
-        for command in Cli::command().get_subcommands() {
+        for command in command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&format!("ghostlight {}", command.get_name())), "{}", command.get_name());
         }
