@@ -8,6 +8,10 @@ trap 'rm -rf "$out"' EXIT
 cargo build --release
 bin=${CARGO_TARGET_DIR:-target}/release/ghostlight
 
+cargo run --release -- detect models/samples/parking-sunny.jpg --save out
+[ -s out/parking-sunny.jpg ]
+rm -r out
+
 "$bin" detect models/samples --save "$out/saved" --format jsonl > "$out/lines.jsonl"
 [ "$(wc -l < "$out/lines.jsonl")" -eq 2 ]
 grep -q '"class":"occupied"' "$out/lines.jsonl"
