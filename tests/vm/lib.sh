@@ -99,3 +99,31 @@ play_picture() {
     v4l2-ctl -d /dev/video0 --set-ctrl loop_video=1,osd_text_mode=2
     v4l2-ctl -d /dev/video1 --stream-out-mmap=4 --stream-loop --stream-from=/host/f.yuyv >/dev/null 2>&1 &
 }
+
+# follow JOB: runs the lines that the documentation marks for this job, one by one, as their reader would. The
+# reader is root here, so sudo needs to be no more than a word.
+follow() {
+    command -v sudo >/dev/null || { printf '#!/bin/sh\nexec "$@"\n' >/run/sudo && install -m 755 /run/sudo /usr/local/bin/sudo; }
+    check "$1 has lines to follow" test -s "/host/docs/$1"
+    while read -r line; do
+        case $line in
+            # These have no end of their own: they must still be there when they are ended.
+            "ghostlight run --source "* | "mosquitto_sub "*" -v") endless "$line" ;;
+            *) check "\$ $line" sh -c "$line" </dev/null ;;
+        esac
+    done <"/host/docs/$1"
+}
+
+# endless LINE: whether it gives lines, and ends well when it is told to.
+endless() {
+    sh -c "exec $1" </dev/null >/run/endless 2>&1 &
+    check "\$ $1" wait_for 60 grep -q '"schema":"ghostlight\|^ghostlight/' /run/endless
+    kill $!
+    wait $! || touch /run/failed
+}
+
+# All files that are named as ours, but for the journal's and what was brought here to be installed.
+inventory() {
+    find / -xdev -iname '*ghostlight*' ! -path '/proc/*' ! -path '/sys/*' ! -path '/run/*' ! -path '/host/*' ! -path '/root/*' \
+        ! -path '/var/log/*' ! -path '/tmp/*' | sort
+}

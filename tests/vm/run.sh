@@ -5,6 +5,7 @@
 #
 # Each job has a machine of its own, which takes half a minute to start. Environment:
 #   PROGRAM      the binary to test, default target/release/ghostlight; for arm64 what .ci/aarch64.sh builds
+#   PACKAGES     what cross/package.sh made, for the jobs package and tarball; default target/package
 #   VM_DIR       where the machine's image is made and kept, default target/vm
 #   VM_RECIPE    folder of mkvm.sh, run-vm.sh and install-qemu.sh, default ../shared/vm
 #   CPU          what to emulate, default max; arm64: cortex-a76
@@ -18,7 +19,8 @@ JOBS=("$@")
 [ ${#JOBS[@]} -gt 0 ] || JOBS=(main)
 VM_DIR=$(realpath -m "${VM_DIR:-target/vm}")
 VM_RECIPE=${VM_RECIPE:-../shared/vm}
-NATIVE=target/release/ghostlight
+PACKAGES=${PACKAGES:-target/package}
+NATIVE=${NATIVE:-target/release/ghostlight}
 case $ARCH in
     amd64) PROGRAM=${PROGRAM:-$NATIVE} QEMU=qemu-system-x86_64 ;;
     arm64) PROGRAM=${PROGRAM:-target-aarch64/aarch64-unknown-linux-gnu/release/ghostlight} QEMU=qemu-system-aarch64 ;;
@@ -58,6 +60,15 @@ chmod 755 "$share"
 mkdir "$share/out"
 cp "$PROGRAM" "$share/ghostlight"
 cp tests/vm/lib.sh tests/vm/near.sh systemd/*.service models/default.safetensors "$share/"
+# What cross/package.sh made, and the lines of the documentation that a job follows.
+cp "$PACKAGES"/ghostlight_*_"$ARCH".deb "$PACKAGES"/ghostlight-*-"$ARCH".tar.gz "$share/" 2>/dev/null || true
+mkdir "$share/docs"
+for job in tests/vm/jobs/*.sh; do
+    awk -v mark="<!-- run in $job -->" '
+        $0 == mark { marked = 1; next }
+        /^```/ { inside = marked && !inside; if (!inside) marked = 0; next }
+        inside' README.md docs/*.md | sed "s/arm64/$ARCH/g; s/  *#.*//" >"$share/docs/$(basename "$job" .sh)"
+done
 djpeg -pnm models/samples/parking-sunny.jpg >"$share/f.ppm"
 python3 tests/vm/picture.py "$share/f.ppm" "$share/f.yuyv" "$share/f.bmp"
 "$NATIVE" detect --imgsz 320 --model models/default.safetensors --format jsonl "$share/f.bmp" >"$share/wanted.jsonl"
@@ -65,6 +76,10 @@ python3 tests/vm/picture.py "$share/f.ppm" "$share/f.yuyv" "$share/f.bmp"
 failed=()
 for job in "${JOBS[@]}"; do
     [ -f "tests/vm/jobs/$job.sh" ] || { echo "no job $job; there are: $(cd tests/vm/jobs && echo *.sh)"; exit 64; }
+    case $job in
+        package) ls "$share"/*.deb >/dev/null 2>&1 || { echo "$job: not tested: no package for $ARCH in $PACKAGES"; continue; } ;;
+        tarball) ls "$share"/*.tar.gz >/dev/null 2>&1 || { echo "$job: not tested: no tarball for $ARCH in $PACKAGES"; continue; } ;;
+    esac
     printf '. /host/lib.sh\n. /host/job-itself.sh\njournalctl -u ghostlight -o short-monotonic --no-pager >/host/out/journal\n[ ! -e /run/failed ]\n' >"$share/job.sh"
     cp "tests/vm/jobs/$job.sh" "$share/job-itself.sh"
     echo "== $job ($ARCH as ${CPU:-the default})"
