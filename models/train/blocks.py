@@ -142,19 +142,20 @@ def register():
     module.C2f_DynamicConv = C2f_GhostModule_DynamicConv  # the other name for it
 
 
-def model_dict(name, scale="n", nc=80):
-    """The YAML of one of `PARAMETERS` as a dict, at a scale."""
+def model_dict(name, scale="n", nc=80, experts=4):
+    """The YAML of one of `PARAMETERS` as a dict, at a scale; `experts` of each downsampling DynamicConv."""
     down = "DynamicConv" if name == "yolov8-dynamicconv" else "Conv"
+    more = [1, 1, 1, False, experts] if down == "DynamicConv" and experts != 4 else []
     c2f = "C2f_DynamicConv" if name == "yolov8-c2f-dynamicconv" else "C2f"
     up = [-1, 1, "nn.Upsample", [None, 2, "nearest"]]
     backbone = [[-1, 1, "Conv", [64, 3, 2]]]
     for width, repeats in ((128, 3), (256, 6), (512, 6), (1024, 3)):
-        backbone += [[-1, 1, down, [width, 3, 2]], [-1, repeats, c2f, [width, True]]]
+        backbone += [[-1, 1, down, [width, 3, 2, *more]], [-1, repeats, c2f, [width, True]]]
     backbone += [[-1, 1, "SPPF", [1024, 5]]]
     head = [up, [[-1, 6], 1, "Concat", [1]], [-1, 3, c2f, [512]]]
     head += [list(up), [[-1, 4], 1, "Concat", [1]], [-1, 3, c2f, [256]]]
     for width, other in ((256, 12), (512, 9)):
-        head += [[-1, 1, down, [width, 3, 2]], [[-1, other], 1, "Concat", [1]], [-1, 3, c2f, [2 * width]]]
+        head += [[-1, 1, down, [width, 3, 2, *more]], [[-1, other], 1, "Concat", [1]], [-1, 3, c2f, [2 * width]]]
     head += [[[15, 18, 21], 1, "Detect", ["nc"]]]
     scales = {
         "n": [0.33, 0.25, 1024],
@@ -166,9 +167,9 @@ def model_dict(name, scale="n", nc=80):
     return {"nc": nc, "scale": scale, "scales": scales, "backbone": backbone, "head": head}
 
 
-def build(name, scale="n", nc=80):
+def build(name, scale="n", nc=80, experts=4):
     """A new DetectionModel with random weights; `name` is one of `PARAMETERS`."""
-    return tasks.DetectionModel(model_dict(name, scale, nc), ch=3, nc=nc, verbose=False)
+    return tasks.DetectionModel(model_dict(name, scale, nc, experts), ch=3, nc=nc, verbose=False)
 
 
 def dynamic_layers(model):
