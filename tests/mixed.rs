@@ -15,9 +15,9 @@ use ghostlight::model::graph::{Activation, Graph, NodeId, Op};
 use ghostlight::quant::quantise;
 use ghostlight::quant::report::Noise;
 use ghostlight::reference::{Outputs, Reference, to_unit};
-use ghostlight::weights::Model;
 use ghostlight::weights::graph::QOp;
 use ghostlight::weights::write::ModelParts;
+use ghostlight::weights::{Card, Model};
 
 /// Convolutions in groups, dilated, depthwise, with an even window.
 const ODD: &str = "nc: 2
@@ -61,6 +61,7 @@ fn model(graph: &Graph, float: &[bool]) -> (Arc<Model>, Vec<NodeId>) {
         report: String::new(),
         source_sha256: String::new(),
         license: String::new(),
+        card: Card::default(),
     };
     (Arc::new(Model::from_bytes(&parts.to_bytes().unwrap()).unwrap()), quantised.node_of)
 }

@@ -11,6 +11,7 @@ use super::held_out::{HeldOut, Quality};
 use super::quantise::{Quantised, quantise};
 use super::ranges::{Ranges, Spread};
 use crate::model::graph::{Graph, NodeId, Op};
+use crate::weights::Card;
 use crate::weights::write::ModelParts;
 
 /// What is tried where the default does not do. Nothing narrower: it measures well on pictures like those of the
@@ -127,6 +128,7 @@ impl Ladder<'_> {
             report: String::new(),
             source_sha256: String::new(),
             license: String::new(),
+            card: Card::default(),
         };
         let quality = self.held_out.measure(&parts)?;
         let lost = quality.drop.map_or_else(|| "unknown".into(), |drop| format!("{drop:.2} points"));

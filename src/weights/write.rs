@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::card::Card;
 use super::error::WeightsError;
 use super::file::{FORMAT, LAYOUT, key};
 use super::graph::{Element, QGraph};
@@ -48,6 +49,8 @@ pub struct ModelParts {
     pub source_sha256: String,
     /// Licence of the weights.
     pub license: String,
+    /// What people say of it; written where there is anything.
+    pub card: Card,
 }
 
 impl ModelParts {
@@ -94,7 +97,7 @@ impl ModelParts {
 
     fn metadata(&self) -> Result<Value, WeightsError> {
         let json = |key, e: serde_json::Error| WeightsError::Metadata { key, cause: e.to_string() };
-        Ok(json!({
+        let mut metadata = json!({
             (key::FORMAT): FORMAT,
             (key::LAYOUT): LAYOUT,
             (key::GRAPH): serde_json::to_string(&self.graph).map_err(|e| json(key::GRAPH, e))?,
@@ -102,7 +105,12 @@ impl ModelParts {
             (key::REPORT): self.report,
             (key::SOURCE): self.source_sha256,
             (key::LICENSE): self.license,
-        }))
+        });
+        if !self.card.is_empty() {
+            let text = serde_json::to_string(&self.card).map_err(|e| json(key::CARD, e))?;
+            metadata[key::CARD] = text.into();
+        }
+        Ok(metadata)
     }
 
     /// Writes the file by way of a temporary one beside it, fsync and rename: a reader, or a daemon that

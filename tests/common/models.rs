@@ -12,6 +12,7 @@ use ghostlight::model::spec::ModelSpec;
 use ghostlight::quant::quantise;
 use ghostlight::quant::ranges::Ranges;
 use ghostlight::reference::Reference;
+use ghostlight::weights::Card;
 use ghostlight::weights::write::ModelParts;
 
 /// Two levels, every operation but squeeze-and-excite, some 250 KB.
@@ -97,6 +98,7 @@ pub fn mixed_parts(graph: &Graph, ranges: &Ranges, float: &[bool]) -> ModelParts
         report: String::new(),
         source_sha256: "0123456789abcdef".into(),
         license: "test".into(),
+        card: Card::default(),
     }
 }
 
