@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 mod schema;
 
 const SCHEMA: &str = include_str!("../src/sink/detections.schema.json");
-const COMMANDS: [&str; 7] = ["detect", "run", "convert", "inspect", "eval", "bench", "doctor"];
+const COMMANDS: [&str; 8] = ["detect", "run", "convert", "inspect", "models", "eval", "bench", "doctor"];
 
 /// The binary, in a folder of its own, without the caller's settings.
 fn ghostlight(folder: &Path) -> Command {
@@ -76,6 +76,17 @@ fn wrong_usage_is_64_and_says_what_is_right() {
         (&["detect", "a.jpg", "-q", "-v"], "cannot be used with"),
         (&["bench", "--iters", "0"], "--iters"),
         (&["convert", "a.pt"], "--output"),
+        (
+            &["convert", "a.pt", "-o", "b", "--calibrate", "c", "--card", "acuracy=1"],
+            "did you mean 'accuracy'",
+        ),
+        (&["convert", "a.pt", "-o", "b", "--calibrate", "c", "--card", "author=x"], "accuracy, data, origin"),
+        (&["convert", "a.pt", "-o", "b", "--calibrate", "c", "--card", "data"], "KEY=TEXT"),
+        (&["convert", "a.pt", "-o", "b", "--calibrate", "c", "--card", "data=\n"], "empty"),
+        (
+            &["convert", "a.pt", "-o", "b", "--calibrate", "c", "--card", "data=a", "--card", "data=b"],
+            "twice",
+        ),
         (&["inspect"], "FILE"),
         (&["eval"], "--data"),
         (&["eval", "--data", "d.yaml", "--split", "all"], "val"),

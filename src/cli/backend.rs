@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::args::{EngineKind, ModelArgs};
 use super::error::CliError;
+use super::table::printable;
 use crate::detector::{Detector, Fit, ReferenceDetector, Timing};
 use crate::engine::Engine;
 use crate::kernels::peak::macs_per_second;
 use crate::kernels::{Kernels, Team, detect};
 use crate::model::checkpoint;
 use crate::vision::{Detection, NmsOptions, Pixels, Size};
-use crate::weights::{Model, WeightsError};
+use crate::weights::{Header, Model, WeightsError};
 
 /// An opened model, ready to look at pictures.
 pub trait Runner: Send {
@@ -150,14 +151,23 @@ fn open_int8(
     let kernels = kernel(args.kernel.as_deref())?;
     let model = Arc::new(load(path).map_err(|e| unopened(path, e))?);
     let (input, id) = (input_size(args, model.info.input_size), model.id());
+    let license = printable(&model.license).into_owned();
     let engine = Engine::new(model, kernels, threads).map_err(|e| CliError::data(path, &e))?;
     log::info!("{}: {id}, kernel {}, {threads} threads", path.display(), kernels.name());
+    if !license.is_empty() {
+        log::info!("{}: licence of the weights: {license}", path.display());
+    }
     Ok(Box::new(Int8 { detector: Detector::new(engine, fit(input)), input, id }))
 }
 
 /// Maps and checks a model file.
 pub(super) fn open_model(path: &Path) -> Result<Model, CliError> {
     Model::open(path).map_err(|e| unopened(path, e))
+}
+
+/// Maps a model file and checks its header only.
+pub(super) fn open_header(path: &Path) -> Result<Header, CliError> {
+    Header::open(path).map_err(|e| unopened(path, e))
 }
 
 fn unopened(path: &Path, error: WeightsError) -> CliError {

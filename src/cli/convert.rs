@@ -13,10 +13,11 @@ use super::{Outcome, backend, convert_report};
 use crate::model::blocks::BuildOptions;
 use crate::model::checkpoint;
 use crate::model::graph::RoutingKind;
+use crate::nearest::nearest;
 use crate::quant::{self, Progress, QuantError, Request};
 use crate::source::files;
 use crate::vision::Size;
-use crate::weights::WeightsError;
+use crate::weights::{Card, WeightsError, card};
 
 /// How a DynamicConv's routing logits become weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,9 +30,11 @@ pub enum Routing {
 
 /// Convert a YOLOv8 checkpoint to an int8 model, with an error report for each layer
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  ghostlight convert best.pt -o best.safetensors --calibrate photos/
+#[command(after_help = "Examples:\n  ghostlight convert best.pt -o best.safetensors --calibrate photos/
   \
-ghostlight convert state.safetensors --yaml yolov8n.yaml -o best.safetensors --calibrate photos/")]
+ghostlight convert state.safetensors --yaml yolov8n.yaml -o best.safetensors --calibrate photos/
+  \
+ghostlight convert best.pt -o best.safetensors --calibrate photos/ --card 'accuracy=mAP50-95 77'")]
 pub struct Args {
     /// Checkpoint as Ultralytics saves it; with --yaml, a state dict as safetensors
     #[arg(value_name = "CKPT.pt")]
@@ -59,6 +62,10 @@ pub struct Args {
     /// Licence of the weights, kept in the model file (Ultralytics' own are AGPL-3.0)
     #[arg(long, value_name = "TEXT", default_value = "not stated")]
     pub license: String,
+    /// What to say of the model, kept in its file and shown by `models` and `inspect`; may be repeated. Keys:
+    /// accuracy, data, origin
+    #[arg(long, value_name = "KEY=TEXT", value_parser = parse_entry)]
+    pub card: Vec<(String, String)>,
 }
 
 /// `--target-drop`: `None` is `off`.
@@ -75,6 +82,32 @@ fn parse_target(text: &str) -> Result<Target, String> {
     }
 }
 
+fn parse_entry(text: &str) -> Result<(String, String), String> {
+    let keys = || Card::KEYS.join(", ");
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("give KEY=TEXT; the keys are {}", keys()))?;
+    if !Card::KEYS.contains(&key) {
+        return Err(match nearest(key, Card::KEYS.into_iter()) {
+            Some(near) => format!("no key '{key}'; did you mean '{near}'?"),
+            None => format!("no key '{key}'; the keys are {}", keys()),
+        });
+    }
+    card::check_text(value)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The entries as a card; a key given twice is an error.
+fn card(entries: &[(String, String)]) -> Result<Card, CliError> {
+    let mut card = Card::default();
+    for (key, text) in entries {
+        let entry = card.entry(key).ok_or_else(|| CliError::Internal(format!("--card {key} is no entry")))?;
+        if entry.replace(text.clone()).is_some() {
+            return Err(CliError::Usage(format!("--card: '{key}' is given twice; give it once")));
+        }
+    }
+    Ok(card)
+}
+
 impl From<Routing> for RoutingKind {
     fn from(routing: Routing) -> Self {
         match routing {
@@ -89,6 +122,7 @@ const MOST_PICTURES: usize = 256;
 
 /// Converts, writes the model, prints the report.
 pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, CliError> {
+    let card = card(&args.card)?;
     let (file, hash) = open_hashed(&args.checkpoint)?;
     let options = BuildOptions { routing: args.routing.map(RoutingKind::from) };
     let graph = match &args.yaml {
@@ -110,9 +144,10 @@ pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, Cli
         target_drop: args.target_drop.0,
     };
     let bar = progress(pictures.len(), quiet);
-    let converted =
+    let mut converted =
         quant::convert(graph, &request, &mut |state| show(&bar, state)).map_err(|e| fault(args, &e))?;
     bar.finish_and_clear();
+    converted.parts.card = card;
     converted.parts.write(&args.output).map_err(|e| match e {
         WeightsError::Io(e) => CliError::writing(&args.output, &e),
         e => CliError::Internal(e.to_string()),

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::CliError;
+use super::table::printable;
 use super::{Outcome, backend};
 use crate::engine;
 use crate::model::checkpoint;
 use crate::model::graph::{ModelInfo, Op, RoutingKind};
 use crate::quant::report::Report;
+use crate::weights::Card;
 
 /// Show what a checkpoint or model holds: layers, sizes, classes, how it was quantised
 #[derive(Debug, Clone, clap::Args)]
@@ -61,6 +63,8 @@ struct Description {
     license: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Card::is_empty")]
+    card: Card,
     #[serde(skip_serializing_if = "Option::is_none")]
     quantisation: Option<Report>,
 }
@@ -130,6 +134,7 @@ fn of_model(path: &Path) -> Result<Description, CliError> {
     description.routing = model.graph.nodes.iter().find_map(|n| n.op.routing()).map(RoutingKind::name);
     description.license = Some(model.license.clone());
     description.source_sha256 = Some(model.source_sha256.clone());
+    description.card = model.card.clone();
     description.quantisation = report;
     Ok(description)
 }
@@ -154,25 +159,29 @@ fn describe(
         layers,
         license: None,
         source_sha256: None,
+        card: Card::default(),
         quantisation: None,
     })
 }
 
 fn write_text(d: &Description, out: &mut dyn Write) -> Result<(), CliError> {
     writeln!(out, "file        {} ({}, {:.1} MB)", d.file, d.kind, d.bytes as f64 / 1e6)?;
-    writeln!(out, "model       {}", d.name)?;
-    writeln!(out, "classes     {}: {}", d.classes.len(), d.classes.join(", "))?;
+    writeln!(out, "model       {}", printable(&d.name))?;
+    writeln!(out, "classes     {}: {}", d.classes.len(), printable(&d.classes.join(", ")))?;
     writeln!(out, "input       {}x{}", d.input_size[0], d.input_size[1])?;
     writeln!(out, "parameters  {}", d.parameters)?;
     writeln!(out, "MACs        {:.3} G", d.macs as f64 / 1e9)?;
     if !d.dialect.is_empty() {
-        writeln!(out, "dialect     {}", d.dialect)?;
+        writeln!(out, "dialect     {}", printable(&d.dialect))?;
     }
     if let Some(routing) = d.routing {
         writeln!(out, "routing     {routing}")?;
     }
     if let Some(license) = &d.license {
-        writeln!(out, "licence     {license}")?;
+        writeln!(out, "licence     {}", printable(license))?;
+    }
+    for (key, text) in d.card.entries() {
+        writeln!(out, "{key:10}  {text}")?;
     }
     if let Some(report) = &d.quantisation {
         writeln!(out, "calibrated  on {} pictures", report.calibration_pictures)?;
@@ -187,7 +196,7 @@ fn write_text(d: &Description, out: &mut dyn Write) -> Result<(), CliError> {
     for l in &d.layers {
         let shape = format!("{}x{}x{}", l.shape.0, l.shape.1, l.shape.2);
         let sqnr = l.sqnr_db.map_or("-".into(), |db| format!("{db:.1}"));
-        let (name, op, mmac) = (&l.name, &l.op, l.macs as f64 / 1e6);
+        let (name, op, mmac) = (printable(&l.name), &l.op, l.macs as f64 / 1e6);
         writeln!(out, "{name:names$}  {op:ops$}  {shape:>13}  {:>9}  {mmac:>8.1}  {sqnr:>7}", l.params)?;
     }
     Ok(())

@@ -19,6 +19,7 @@ mod eval_report;
 pub mod inspect;
 mod log;
 pub mod model_path;
+pub mod models;
 pub mod run;
 mod table;
 
@@ -60,6 +61,7 @@ enum Command {
     Run(Box<run::Args>),
     Convert(convert::Args),
     Inspect(inspect::Args),
+    Models(models::Args),
     Eval(eval::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
@@ -95,6 +97,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Ex
         Command::Run(args) => run::run(args, out),
         Command::Convert(args) => convert::run(args, cli.quiet, out),
         Command::Inspect(args) => inspect::run(args, out),
+        Command::Models(args) => models::run(args, out),
         Command::Eval(args) => eval::run(args, cli.quiet, out),
         Command::Bench(args) => bench::run(args, out),
         Command::Doctor(args) => doctor::run(args, out),

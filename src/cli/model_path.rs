@@ -17,13 +17,25 @@ const PLACES: [&str; 2] = ["models/default.safetensors", "/usr/share/ghostlight/
 ///
 /// A model that was asked for is never replaced by another.
 pub fn find(flag: Option<&Path>) -> Result<PathBuf, CliError> {
-    let variable = env::var_os(VARIABLE).filter(|path| !path.is_empty());
-    if let (None, None, Some(file)) = (flag, &variable, config::find(None))
-        && let Some(path) = of_config(&file)?
+    if flag.is_none()
+        && let Some(path) = asked()?
     {
         return Ok(path);
     }
-    find_among(flag, variable.as_deref(), &PLACES.map(Path::new))
+    find_among(flag, None, &PLACES.map(Path::new))
+}
+
+/// The model that the variable names, else the configuration's; `None` where neither names one.
+pub fn asked() -> Result<Option<PathBuf>, CliError> {
+    match env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        Some(variable) => find_among(None, Some(&variable), &[]).map(Some),
+        None => config::find(None).map_or(Ok(None), |file| of_config(&file)),
+    }
+}
+
+/// The folders of the usual places, whether they are there or not.
+pub fn folders() -> impl Iterator<Item = &'static Path> {
+    PLACES.iter().filter_map(|place| Path::new(place).parent())
 }
 
 /// The model where neither flag, variable nor configuration names one.

@@ -1,5 +1,6 @@
-//! Detections for people.
+//! Detections for people, and other people's words.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use crate::sink::Record;
@@ -22,4 +23,25 @@ pub fn write(out: &mut dyn Write, record: &Record<'_>) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Words out of a file as they may be shown: control characters, which could steer a terminal or end a line of
+/// the log, are written as escapes.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return text.into();
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect::<String>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("Größe „x“"), "Größe „x“");
+        assert_eq!(printable("a\u{1b}[2J\nb\u{9b}"), r"a\u{1b}[2J\nb\u{9b}");
+    }
 }
