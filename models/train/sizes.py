@@ -62,7 +62,8 @@ def table(rows):
     head = "| model | parameters | MACs | of them mixing | ms | parameters, times YOLOv8n's | MACs | ms |"
     lines = [head, "|---" * 8 + "|"]
     for label, parameters, macs, mixing, ms, spread in rows:
-        ratios = " | ".join(f"{mine / its:.2f}" for mine, its in zip((parameters, macs, ms), (base[1], base[2], base[4])))
+        pairs = zip((parameters, macs, ms), (base[1], base[2], base[4]))
+        ratios = " | ".join(f"{mine / its:.2f}" for mine, its in pairs)
         counts = f"{parameters / 1e6:.2f} M | {macs / 1e9:.3f} G | {mixing / 1e6:.1f} M | {ms:.2f} ± {spread:.2f}"
         lines.append(f"| {label} | {counts} | {ratios} |")
     return "\n".join(lines)
@@ -88,7 +89,8 @@ def svg(rows):
         return f'<polyline points="{path}" fill="none" stroke="{colour}"{more}/>'
 
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"',
+        'font-family="sans-serif" font-size="13">',
         "<title>Parameters against multiply-accumulates and milliseconds</title>",
         f'<rect width="{width}" height="{height}" rx="8" fill="#fff"/>',
         text(left - 48, 22, "multiply-accumulates", blue, "start"),
@@ -102,14 +104,17 @@ def svg(rows):
         out.append(line([(left, level), (right, level)], ink if third == 0 else "#d8dee4"))
         out.append(text(left - 10, level + 4, f"{third * most_macs / 3e9:.0f} G", blue, "end"))
         out.append(text(right + 10, level + 4, third * most_ms // 3, red, "start"))
-    kinds = ((2, most_macs, blue, "", -11, "{:.2f} G", 1e9), (4, most_ms, red, ' stroke-dasharray="6 4"', 18, "{:.1f} ms", 1))
-    for column, most, colour, dash, above, form, unit in kinds:
+    kinds = (  # column, its most, colour, dashes, where its words lie, how they are written
+        (2, most_macs, blue, "", -11, lambda macs: f"{macs / 1e9:.2f} G"),
+        (4, most_ms, red, ' stroke-dasharray="6 4"', 18, lambda ms: f"{ms:.1f} ms"),
+    )
+    for column, most, colour, dash, below, words in kinds:
         points = [(x(row[1]), y(row[column], most)) for row in rows]
         out.append(line(points[1:], colour, dash + ' stroke-width="2"'))
         for row, (a, b) in zip(rows, points):
             fill = colour if row is not rows[0] else "#fff"
             out.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2"/>')
-            out.append(text(a, b + above, form.format(row[column] / unit), colour))
+            out.append(text(a, b + below, words(row[column]), colour))
     out += [text(x(row[1]), top - 14 - 18 * (place % 2), row[0]) for place, row in enumerate(rows)]
     return "\n".join([*out, "</svg>\n"])
 
