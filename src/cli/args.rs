@@ -15,7 +15,7 @@ use crate::vision::{NmsOptions, Size};
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// Model file [default: $GHOSTLIGHT_MODEL, then the configuration's, then models/default.safetensors here,
-    /// then the one in /usr/share/ghostlight/models]
+    /// then the one that is installed with the program]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Size of the network's input in pixels, multiples of 32: one number for a square, or HEIGHTxWIDTH

@@ -9,8 +9,10 @@ use crate::config;
 
 /// Environment variable that names the model.
 pub const VARIABLE: &str = "GHOSTLIGHT_MODEL";
-/// Where a model lies when nobody says so.
-const PLACES: [&str; 2] = ["models/default.safetensors", "/usr/share/ghostlight/models/default.safetensors"];
+/// The model that is taken when nobody names one, in the working directory.
+const HERE: &str = "models/default.safetensors";
+/// The same where the program is installed, below `/usr` or another prefix.
+const SHARED: &str = "share/ghostlight/models/default.safetensors";
 
 /// The model's path: the flag, else the variable, else the configuration's, else the first usual place where
 /// there is one.
@@ -22,7 +24,19 @@ pub fn find(flag: Option<&Path>) -> Result<PathBuf, CliError> {
     {
         return Ok(path);
     }
-    find_among(flag, None, &PLACES.map(Path::new))
+    find_among(flag, None, &places())
+}
+
+/// Where a model lies when nobody says so: here, beside the program (`PREFIX/bin`), in the system.
+fn places() -> Vec<PathBuf> {
+    let mut places = vec![PathBuf::from(HERE)];
+    let program = env::current_exe().ok();
+    places.extend(program.as_deref().and_then(Path::parent).and_then(Path::parent).map(|p| p.join(SHARED)));
+    let system = Path::new("/usr").join(SHARED);
+    if !places.contains(&system) {
+        places.push(system);
+    }
+    places
 }
 
 /// The model that the variable names, else the configuration's; `None` where neither names one.
@@ -34,13 +48,13 @@ pub fn asked() -> Result<Option<PathBuf>, CliError> {
 }
 
 /// The folders of the usual places, whether they are there or not.
-pub fn folders() -> impl Iterator<Item = &'static Path> {
-    PLACES.iter().filter_map(|place| Path::new(place).parent())
+pub fn folders() -> impl Iterator<Item = PathBuf> {
+    places().into_iter().filter_map(|place| place.parent().map(Path::to_path_buf))
 }
 
 /// The model where neither flag, variable nor configuration names one.
 pub fn usual() -> Result<PathBuf, CliError> {
-    find_among(None, None, &PLACES.map(Path::new))
+    find_among(None, None, &places())
 }
 
 /// `[model] path` of the daemon's configuration.
@@ -59,7 +73,11 @@ fn of_config(file: &Path) -> Result<Option<PathBuf>, CliError> {
     }
 }
 
-fn find_among(flag: Option<&Path>, variable: Option<&OsStr>, places: &[&Path]) -> Result<PathBuf, CliError> {
+fn find_among(
+    flag: Option<&Path>,
+    variable: Option<&OsStr>,
+    places: &[PathBuf],
+) -> Result<PathBuf, CliError> {
     let missing = |subject: String, cause: String| CliError::NoInput { subject, cause };
     if let Some(path) = flag {
         return match path.exists() {
@@ -74,7 +92,7 @@ fn find_among(flag: Option<&Path>, variable: Option<&OsStr>, places: &[&Path]) -
         };
     }
     if let Some(place) = places.iter().find(|place| place.exists()) {
-        return Ok(place.to_path_buf());
+        return Ok(place.clone());
     }
     let file = config::find(None).map_or("none".into(), |file| file.display().to_string());
     let mut looked = vec!["--model (not given)".to_owned(), format!("${VARIABLE} (not set)")];
@@ -100,7 +118,7 @@ mod tests {
         let [a, b, absent] = ["a", "b", "absent"].map(|name| folder.path().join(name));
         std::fs::write(&a, "").unwrap();
         std::fs::write(&b, "").unwrap();
-        let places = [absent.as_path(), b.as_path()];
+        let places = [absent.clone(), b.clone()];
         let variable = Some(b.as_os_str());
         assert_eq!(find_among(Some(&a), variable, &places).unwrap(), a);
         assert_eq!(find_among(None, Some(a.as_os_str()), &places).unwrap(), a);
@@ -115,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_error_lists_all_places() {
-        let error = find_among(None, None, &[Path::new("/absent/x"), Path::new("/absent/y")]).unwrap_err();
+        let error = find_among(None, None, &["/absent/x", "/absent/y"].map(PathBuf::from)).unwrap_err();
         let text = error.to_string();
         for part in ["--model", "$GHOSTLIGHT_MODEL", "/absent/x", "/absent/y", "ghostlight convert"] {
             assert!(text.contains(part), "{text}");

@@ -18,7 +18,7 @@ const CLASSES: usize = 3;
 /// List the models in the usual places: what they find, their size, accuracy and licence
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "The usual places are models/ here and /usr/share/ghostlight/models; a model that $GHOSTLIGHT_MODEL or \
+    after_help = "The usual places are models/ here and where the program is installed; a model that $GHOSTLIGHT_MODEL or \
                   the configuration names is listed as well.\n\nExamples:\n  ghostlight models\n  ghostlight models \
                   downloads/ --json"
 )]
@@ -75,19 +75,19 @@ fn used() -> Result<Option<PathBuf>, CliError> {
 fn find(used: Option<&Path>, paths: &[PathBuf], faults: &mut Vec<CliError>) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = used.into_iter().map(Path::to_path_buf).collect();
     let usual = model_path::folders().filter(|folder| folder.is_dir()).map(|folder| (folder, false));
-    let asked = paths.iter().map(|path| (path.as_path(), true));
+    let asked = paths.iter().map(|path| (path.clone(), true));
     for (path, asked) in usual.chain(asked) {
         if !path.is_dir() {
-            files.push(path.to_path_buf());
+            files.push(path);
             continue;
         }
-        match models_in(path) {
+        match models_in(&path) {
             Ok(found) if found.is_empty() && asked => faults.push(CliError::NoInput {
                 subject: path.display().to_string(),
                 cause: "no model in this folder; models end in .safetensors".into(),
             }),
             Ok(found) => files.extend(found),
-            Err(error) => faults.push(CliError::reading(path, &error)),
+            Err(error) => faults.push(CliError::reading(&path, &error)),
         }
     }
     let mut seen = HashSet::new();
