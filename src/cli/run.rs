@@ -70,7 +70,7 @@ pub struct Args {
 }
 
 /// Size of most networks' input, until the model is open.
-const INPUT: Size = Size { width: 640, height: 640 };
+pub(super) const INPUT: Size = Size { width: 640, height: 640 };
 
 /// Checks everything, then runs the daemon.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome, CliError> {
@@ -176,48 +176,75 @@ impl Command {
                 Some(Override { section, key, value: value?, place: Place::Flag(flag) })
             })
             .collect();
-        let variable = std::env::var_os(model_path::VARIABLE).filter(|path| !path.is_empty());
-        if let Some(path) = variable.filter(|_| args.model.is_none()) {
-            overrides.push(Override {
-                section: "model",
-                key: "path",
-                value: Value::Text(PathBuf::from(path).display().to_string()),
-                place: Place::Environment(model_path::VARIABLE),
-            });
-        }
+        overrides.extend(model_variable().filter(|_| args.model.is_none()));
         overrides
     }
 
     /// Opens the model, unless it is the one that was opened last, and looks its classes up.
     fn open(&mut self, loaded: &Loaded) -> Result<Result<Opened, Vec<Problem>>, CliError> {
         let model = &loaded.config.model;
-        let path = match &model.path {
-            // The variable's own search says in its error that it is the variable's.
-            Some(_) if loaded.place("[model]", "path") == Place::Environment(model_path::VARIABLE) => {
-                model_path::find(None)?
-            }
-            Some(path) => model_path::find(Some(path))?,
-            None => model_path::usual()?,
-        };
+        let path = find_model(loaded)?;
         let identity = identity(&path)?;
         let same = |last: &Origin| last.model == *model && last.path == path && last.identity == identity;
         if let Some(last) = self.last.as_ref().filter(|last| same(last)) {
             return Ok(loaded.watch(&last.classes).map(|watch| Opened { network: None, watch }));
         }
-        let args = ModelArgs {
-            model: None,
-            imgsz: model.imgsz,
-            threads: model.threads.and_then(NonZeroUsize::new),
-            engine: model.engine,
-            kernel: model.kernel.clone(),
-        };
-        let runner = backend::open_copied(&path, &args)?;
+        let runner = open_model(&path, model)?;
         *self.input.lock().unwrap_or_else(PoisonError::into_inner) = runner.input();
         let classes = runner.classes().to_vec();
         Ok(loaded.watch(&classes).map(|watch| {
             self.last = Some(Origin { model: model.clone(), path, identity, classes });
             Opened { network: Some(Box::new(Adapter(runner))), watch }
         }))
+    }
+}
+
+/// The environment's model, which goes before the file's.
+pub(super) fn model_variable() -> Option<Override> {
+    let path = std::env::var_os(model_path::VARIABLE).filter(|path| !path.is_empty())?;
+    Some(Override {
+        section: "model",
+        key: "path",
+        value: Value::Text(PathBuf::from(path).display().to_string()),
+        place: Place::Environment(model_path::VARIABLE),
+    })
+}
+
+/// The model's file.
+pub(super) fn find_model(loaded: &Loaded) -> Result<PathBuf, CliError> {
+    match &loaded.config.model.path {
+        // The variable's own search says in its error that it is the variable's.
+        Some(_) if loaded.place("[model]", "path") == Place::Environment(model_path::VARIABLE) => {
+            model_path::find(None)
+        }
+        Some(path) => model_path::find(Some(path)),
+        None => model_path::usual(),
+    }
+}
+
+/// Opens the model as the configuration asks.
+pub(super) fn open_model(path: &Path, model: &config::Model) -> Result<Box<dyn Runner>, CliError> {
+    let args = ModelArgs {
+        model: None,
+        imgsz: model.imgsz,
+        threads: model.threads.and_then(NonZeroUsize::new),
+        engine: model.engine,
+        kernel: model.kernel.clone(),
+    };
+    backend::open_copied(path, &args)
+}
+
+/// What the configuration asks of its source, for a network of this input.
+pub(super) fn source_options(config: &config::Source, want: Size) -> SourceOptions {
+    SourceOptions {
+        from: config.address.clone(),
+        format: config.format,
+        width: config.width,
+        height: config.height,
+        fps: config.fps,
+        want,
+        repeat: config.repeat,
+        player: None,
     }
 }
 
@@ -250,16 +277,8 @@ impl Host for Command {
     fn opener(&self) -> Opener {
         let input = Arc::clone(&self.input);
         Box::new(move |config| {
-            source::open(&SourceOptions {
-                from: config.address.clone(),
-                format: config.format,
-                width: config.width,
-                height: config.height,
-                fps: config.fps,
-                want: *input.lock().unwrap_or_else(PoisonError::into_inner),
-                repeat: config.repeat,
-                player: None,
-            })
+            let want = *input.lock().unwrap_or_else(PoisonError::into_inner);
+            source::open(&source_options(config, want))
         })
     }
 }

@@ -26,7 +26,7 @@ use crate::source::{Source, SourceError};
 use crate::vision::{Detection, NmsOptions, Pixels};
 
 pub use report::StageTimes;
-pub use supervise::run;
+pub use supervise::{host_name, run};
 
 /// A network that looks at pictures.
 pub trait Network: Send {

@@ -335,7 +335,7 @@ fn names(config: &Config, model: &str, classes: &[String]) -> Names {
 }
 
 /// The host's name, as far as it may stand in topics.
-fn host_name() -> String {
+pub fn host_name() -> String {
     // Not by /proc/sys, which a hardened service does not see.
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy();

@@ -9,7 +9,7 @@ use rumqttc::{ConnectReturnCode as Code3, ConnectionError, StateError, TlsError}
 
 /// Why a connection was not made, or ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Cause {
+pub enum Cause {
     /// User or password are wrong, or needed.
     #[error("it refuses this user and password; check `username` and what `password_file` holds")]
     Credentials,

@@ -11,7 +11,7 @@ use rumqttc::{TlsConfiguration, Transport};
 use rustls::ClientConfig;
 
 use super::cause::Cause;
-use super::options::{Options, Qos, Topics, Version};
+use super::options::{Options, Qos, Version};
 use super::outbox::Outgoing;
 
 /// Requests that wait in rumqttc: the worker hands over one at a time.
@@ -67,9 +67,10 @@ pub(super) enum Runner {
 pub(super) struct NotTaken;
 
 impl Plan {
+    /// `availability` is the topic of the last will; without one there is none.
     pub(super) fn new(
         options: &Options,
-        topics: &Topics,
+        availability: Option<&str>,
         client_id: &str,
         tls: Option<Arc<ClientConfig>>,
         login: Option<(String, String)>,
@@ -80,16 +81,16 @@ impl Plan {
         };
         let timeout = options.keep_alive.clamp(Duration::from_secs(2), Duration::from_secs(10));
         let (host, port) = (options.host.clone(), options.port);
-        let availability = topics.availability.to_string();
         match options.version {
             Version::V3 => {
                 let mut plan = rumqttc::MqttOptions::new(client_id, host, port);
-                let will = rumqttc::LastWill::new(availability, "offline", QOS_RETAINED, true);
                 plan.set_keep_alive(options.keep_alive)
                     .set_max_packet_size(options.max_packet, options.max_packet)
                     .set_inflight(INFLIGHT)
-                    .set_transport(transport)
-                    .set_last_will(will);
+                    .set_transport(transport);
+                if let Some(topic) = availability {
+                    plan.set_last_will(rumqttc::LastWill::new(topic, "offline", QOS_RETAINED, true));
+                }
                 if let Some((user, password)) = login {
                     plan.set_credentials(user, password);
                 }
@@ -97,19 +98,15 @@ impl Plan {
             }
             Version::V5 => {
                 let mut plan = v5::MqttOptions::new(client_id, host, port);
-                let will = v5::mqttbytes::v5::LastWill::new(
-                    availability,
-                    "offline",
-                    v5::mqttbytes::QoS::AtLeastOnce,
-                    true,
-                    None,
-                );
                 plan.set_keep_alive(options.keep_alive)
                     .set_max_packet_size(u32::try_from(options.max_packet).ok())
                     .set_outgoing_inflight_upper_limit(INFLIGHT)
                     .set_transport(transport)
-                    .set_connection_timeout(timeout.as_secs())
-                    .set_last_will(will);
+                    .set_connection_timeout(timeout.as_secs());
+                if let Some(topic) = availability {
+                    let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                    plan.set_last_will(v5::mqttbytes::v5::LastWill::new(topic, "offline", qos, true, None));
+                }
                 if let Some((user, password)) = login {
                     plan.set_credentials(user, password);
                 }

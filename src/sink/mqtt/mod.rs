@@ -13,6 +13,7 @@ pub mod home_assistant;
 mod link;
 mod options;
 mod outbox;
+mod probe;
 mod state;
 mod tls;
 mod worker;
@@ -21,9 +22,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use crate::backoff::Backoff;
+pub use cause::Cause;
 pub use options::{Credentials, Options, OptionsError, Qos, Tls, Version};
 pub use outbox::Counts;
-pub use state::State;
+pub use probe::{ProbeError, probe};
+pub use state::{State, Thermometer};
 
 use options::Topics;
 use outbox::SlotId;

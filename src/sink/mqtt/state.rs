@@ -1,7 +1,7 @@
 //! The state topic: counts and presence by class, speed, losses, temperature.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -67,14 +67,19 @@ impl State<'_> {
 
 /// The hottest of the kernel's thermal zones.
 #[derive(Debug)]
-pub(super) struct Thermometer {
+pub struct Thermometer {
     zones: Vec<PathBuf>,
 }
 
 impl Thermometer {
     /// None where no zone can be read.
-    pub(super) fn find() -> Option<Self> {
-        let entries = fs::read_dir("/sys/class/thermal").ok()?;
+    pub fn find() -> Option<Self> {
+        Self::below(Path::new("/sys/class/thermal"))
+    }
+
+    /// The zones of another folder than the kernel's.
+    pub fn below(folder: &Path) -> Option<Self> {
+        let entries = fs::read_dir(folder).ok()?;
         let zones = entries
             .flatten()
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("thermal_zone"))
@@ -84,7 +89,8 @@ impl Thermometer {
         thermometer.celsius().is_some().then_some(thermometer)
     }
 
-    pub(super) fn celsius(&self) -> Option<f64> {
+    /// Degrees now.
+    pub fn celsius(&self) -> Option<f64> {
         let milli = |path: &PathBuf| fs::read_to_string(path).ok()?.trim().parse::<i32>().ok();
         self.zones.iter().filter_map(milli).max().map(|milli| f64::from(milli) / 1000.0)
     }

@@ -98,7 +98,7 @@ impl Worker {
         let client_id = format!("ghostlight-{}-{:08x}", options.device, random() as u32);
         Self {
             shared,
-            plan: Plan::new(&options, &topics, &client_id, tls, login),
+            plan: Plan::new(&options, Some(&topics.availability), &client_id, tls, login),
             broker: options.broker(),
             birth: topics.birth,
             patience: options.keep_alive * PINGS,

@@ -48,9 +48,11 @@ impl Step {
 
 const GONE: &str = "no such device; plug the camera in, or check the path";
 const WENT: &str = "it went away; check its plug and cable";
-const DENIED: &str = "permission denied; add this user to the group 'video' (in a systemd unit: \
+/// The cause of a camera that this user may not open.
+pub const DENIED: &str = "permission denied; add this user to the group 'video' (in a systemd unit: \
                       SupplementaryGroups=video)";
-const BUSY: &str = "another program uses it; end that one";
+/// The cause of a camera that is taken.
+pub const BUSY: &str = "another program uses it; end that one";
 const NO_CAMERA: &str = "this is no V4L2 device; give a camera like /dev/video0";
 const BANDWIDTH: &str = "its USB bus has too little bandwidth left; set [source] format = \"mjpeg\" or a smaller \
                          size or fps, or use another port";

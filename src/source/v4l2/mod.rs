@@ -23,6 +23,7 @@ pub use choose::FormatOffer;
 use device::Device;
 use driver::{Capability, Driver, Interval, Layout};
 pub use driver::{FourCc, SizeOffer};
+pub use error::{BUSY, DENIED};
 use error::{Step, fault};
 use stream::Stream;
 
