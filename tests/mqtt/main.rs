@@ -7,13 +7,14 @@ mod fake;
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use broker::{Broker, Listener, eventually, free_port, keep_log, program, warnings};
 use fake::{Fake, Manner};
-use ghostlight::sink::mqtt::{Backoff, Counts, Credentials, Mqtt, Options, Qos, State, Tls, Version};
+use ghostlight::sink::mqtt::{Backoff, Counts, Credentials, Mqtt, Options, Qos, State, Tls, Version, probe};
 
 const DETECTIONS: &str = "ghostlight/yard/detections";
 const STATE: &str = "ghostlight/yard/state";
@@ -279,7 +280,12 @@ fn tls_trusts_whom_it_was_told_to() {
             let said = warnings(broker.port)[before].clone();
             assert!(said.contains("TLS") && said.to_lowercase().contains(why), "{said}");
             assert!(!mqtt.counts().connected);
+            let tls = Tls { ca: Some(ca.to_owned()), client: client.cloned() };
+            let error = tried(&Options { version, tls: Some(tls), ..options(broker.port) }).unwrap_err();
+            assert!(error.contains("check `ca`") && error.to_lowercase().contains(why), "{error}");
         }
+        let tls = Tls { ca: Some(ca.clone()), client: Some(client.clone()) };
+        assert_eq!(tried(&Options { version, tls: Some(tls), ..options(broker.port) }), Ok(()));
     }
 }
 
@@ -333,4 +339,63 @@ fn a_slow_broker_costs_the_oldest_lines_and_never_the_pipeline() {
     // The farewell is limited too: what was not answered counts as dropped.
     let counts = mqtt.shutdown();
     assert_eq!((counts.delivered, counts.dropped), (0, 5000), "{counts:?}");
+}
+
+/// What a broker answers to somebody who only tries.
+fn tried(options: &Options) -> Result<(), String> {
+    probe(options, Duration::from_secs(20)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_broker_is_tried_without_a_trace() {
+    let (Some(tool), Some(_)) = (program("mosquitto_passwd"), program("mosquitto")) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    run(Command::new(tool).args(["-c", "-b"]).arg(&users).args(["camera", "right"]));
+    let config = format!("allow_anonymous false\npassword_file {}", users.display());
+    let strict = Broker::on(free_port(), &config).unwrap();
+    let password = folder.path().join("password");
+    let credentials = Credentials { username: "camera".into(), password_file: Some(password.clone()) };
+    for version in [Version::V3, Version::V5] {
+        let open = Broker::start().unwrap();
+        let listener = Listener::on(open.port);
+        let daemon = Mqtt::start(Options { version, ..options(open.port) }).unwrap();
+        eventually("the daemon is connected", || listener.of(AVAILABILITY).contains(&"online".to_owned()));
+        assert_eq!(tried(&Options { version, ..options(open.port) }), Ok(()));
+        publish(&daemon, 0..1);
+        eventually("the daemon goes on", || listener.of(DETECTIONS) == numbers(0..1));
+        assert!(daemon.counts().connected);
+        assert_eq!(listener.of(AVAILABILITY), ["online"], "the daemon stays connected");
+        drop(daemon);
+
+        let with = Options { version, credentials: Some(credentials.clone()), ..options(strict.port) };
+        fs::write(&password, "right\n").unwrap();
+        assert_eq!(tried(&with), Ok(()));
+        fs::write(&password, "wrong\n").unwrap();
+        let error = tried(&with).unwrap_err();
+        assert!(error.contains("refuses this user and password; check `username`"), "{error}");
+        assert!(
+            tried(&Options { version, ..options(strict.port) }).unwrap_err().contains("refuses this user")
+        );
+        let error = tried(&Options { version, ..options(free_port()) }).unwrap_err();
+        assert!(error.contains("nobody listens there; is the broker running"), "{error}");
+    }
+}
+
+#[test]
+fn a_silent_broker_is_not_waited_for_forever() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for version in [Version::V3, Version::V5] {
+        let began = std::time::Instant::now();
+        let error = probe(&Options { version, ..options(port) }, Duration::from_millis(500)).unwrap_err();
+        // CONNECT: two bytes of head, seven of name and version, then the flags: a clean start and no will.
+        let mut connect = [0; 10];
+        listener.accept().unwrap().0.read_exact(&mut connect).unwrap();
+        assert_eq!((connect[0], &connect[4..8], connect[9]), (0x10, &b"MQTT"[..], 0b10));
+        assert!(error.to_string().contains("it does not answer"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+    let nameless = Options { device: String::new(), ..options(port) };
+    assert!(tried(&nameless).unwrap_err().contains("device"));
 }
