@@ -10,12 +10,16 @@ use std::process::{Command, Output, Stdio};
 mod schema;
 
 const SCHEMA: &str = include_str!("../src/sink/detections.schema.json");
-const COMMANDS: [&str; 8] = ["detect", "run", "convert", "inspect", "models", "eval", "bench", "doctor"];
+const COMMANDS: [&str; 9] =
+    ["detect", "run", "convert", "inspect", "models", "eval", "bench", "doctor", "init"];
 
 /// The binary, in a folder of its own, without the caller's settings.
 fn ghostlight(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ghostlight"));
-    command.current_dir(folder).env_remove("GHOSTLIGHT_MODEL").env_remove("RUST_LOG").stdin(Stdio::null());
+    command.current_dir(folder).stdin(Stdio::null());
+    for name in ["GHOSTLIGHT_MODEL", "GHOSTLIGHT_CONFIG", "RUST_LOG"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -159,10 +163,104 @@ fn eval_measures_the_repository_s_model() {
 fn doctor_has_a_line_for_each_thing() {
     let (out, _, code) = run(&["doctor"]);
     assert_eq!(code, 0);
-    for thing in ["cpu: ", "kernel: ", "model: ", "camera: "] {
+    for thing in ["cpu: ", "kernel: ", "model: ", "camera: ", "configuration: ", "service: "] {
         assert!(out.contains(thing), "{out}");
     }
-    assert!(out.lines().all(|line| line.starts_with("ok       ") || line.starts_with("warning  ")), "{out}");
+    let (last, checks) = out.lines().collect::<Vec<_>>().split_last().map(|(l, c)| (*l, c.to_vec())).unwrap();
+    assert!(checks.iter().all(|l| l.starts_with("ok       ") || l.starts_with("warning  ")), "{out}");
+    assert!(last.starts_with("next     ") && last.contains("  # "), "{out}");
+}
+
+#[test]
+fn doctor_as_json() {
+    let (out, err, code) = run(&["doctor", "--json", "--model", "absent.safetensors"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let checks = value["checks"].as_array().unwrap();
+    let of = |check: &str| checks.iter().find(|line| line["check"] == check).unwrap();
+    assert_eq!(of("model")["status"], "warning");
+    assert!(of("model")["text"].as_str().unwrap().contains("absent.safetensors: no such model"), "{out}");
+    assert!(checks.iter().all(|line| line["status"] == "ok" || line["status"] == "warning"), "{out}");
+    assert_eq!(value["next"], "ghostlight doctor --model FILE");
+}
+
+/// What doctor says of one thing, and the command that comes next.
+fn doctor(folder: &Path, words: &[&str], check: &str) -> (String, String) {
+    let output = output(ghostlight(folder).args(["doctor", "--config", "g.toml"]).args(words));
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    let line =
+        out.lines().find(|line| line.contains(&format!("  {check}: "))).unwrap_or_else(|| panic!("{out}"));
+    let next = out.lines().last().and_then(|line| line.strip_prefix("next     ")).unwrap();
+    (line.to_owned(), next.split("  # ").next().unwrap().to_owned())
+}
+
+#[test]
+fn doctor_opens_the_model_and_takes_a_picture() {
+    let Some(model) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = model.to_str().unwrap();
+    std::fs::create_dir(folder.path().join("pictures")).unwrap();
+    picture(&folder.path().join("pictures"), "a.png");
+    std::fs::write(folder.path().join("g.toml"), "[source]\nurl = 'pictures'\n[model]\nimgsz = 64\n")
+        .unwrap();
+    let (line, next) = doctor(folder.path(), &["--model", path], "model");
+    assert!(line.starts_with(&format!("ok       model: {path}: ")), "{line}");
+    assert!(line.contains(", 2 classes, 64x64, ") && line.ends_with(" ms a picture here"), "{line}");
+    assert_eq!(next, "ghostlight run --config g.toml");
+    let (line, _) = doctor(folder.path(), &["--model", path], "source");
+    assert!(line.starts_with("ok ") && line.contains("a picture of 80x60"), "{line}");
+    let (line, _) = doctor(folder.path(), &["--model", path], "configuration");
+    assert_eq!(line, "ok       configuration: g.toml is sound");
+
+    // Half a model is no model.
+    let bytes = std::fs::read(&model).unwrap();
+    std::fs::write(folder.path().join("half.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
+    let (line, next) = doctor(folder.path(), &["--model", "half.safetensors"], "model");
+    assert!(line.starts_with("warning  model: half.safetensors: "), "{line}");
+    assert_eq!(next, "ghostlight doctor --model FILE");
+
+    // A class that the model lacks is a fault of the configuration.
+    std::fs::write(folder.path().join("g.toml"), "[model]\nclasses = ['zebra']\nimgsz = 64\n").unwrap();
+    let (line, next) = doctor(folder.path(), &["--model", path], "configuration");
+    assert!(line.starts_with("warning  configuration: g.toml:2: [model] classes: "), "{line}");
+    assert_eq!(next, "ghostlight run --config g.toml --check");
+}
+
+#[test]
+fn init_writes_what_run_takes() {
+    let Some(model) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let init = |words: &[&str]| {
+        let output = output(
+            ghostlight(folder.path()).args(["init", "-o", "g.toml", "--model"]).arg(&model).args(words),
+        );
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr), output.status.code())
+    };
+    // Without a terminal nothing is asked.
+    let (out, err, code) = init(&[]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.starts_with("wrote    g.toml\n"), "{out}");
+    assert!(out.ends_with("next     ghostlight doctor --config g.toml  # tries all of it\n"), "{out}");
+    let check = output(ghostlight(folder.path()).args(["run", "--config", "g.toml", "--check"]));
+    assert_eq!(check.status.code(), Some(0), "{}", String::from_utf8_lossy(&check.stderr));
+
+    let (out, err, code) = init(&["--yes"]);
+    assert_eq!((code, out.as_str()), (Some(74), ""));
+    assert_eq!(
+        err,
+        "ghostlight: error: g.toml: it is there already; give --force to replace it, or another name with -o\n"
+    );
+    assert_eq!(init(&["--yes", "--force"]).2, Some(0));
+
+    let (_, err, code) = run(&["init", "-o", "g.toml", "--model", "absent.safetensors"]);
+    assert_eq!((code, err.contains("absent.safetensors: no such model")), (66, true), "{err}");
+    // Without any model the rest is written all the same.
+    let empty = tempfile::tempdir().unwrap();
+    let output = output(ghostlight(empty.path()).args(["init", "-o", "g.toml"]));
+    assert_eq!(output.status.code(), Some(0));
+    assert!(std::fs::read_to_string(empty.path().join("g.toml")).unwrap().contains("\n[source]\n"));
 }
 
 #[test]

@@ -16,10 +16,12 @@ pub mod doctor;
 pub mod error;
 pub mod eval;
 mod eval_report;
+pub mod init;
 pub mod inspect;
 mod log;
 pub mod model_path;
 pub mod models;
+pub mod root;
 pub mod run;
 mod table;
 
@@ -65,6 +67,7 @@ enum Command {
     Eval(eval::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Init(init::Args),
 }
 
 /// The definition of the command line, for man pages and completions.
@@ -101,6 +104,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Ex
         Command::Eval(args) => eval::run(args, cli.quiet, out),
         Command::Bench(args) => bench::run(args, out),
         Command::Doctor(args) => doctor::run(args, out),
+        Command::Init(args) => init::run(args, out),
     };
     end(result.and_then(|outcome| Ok(out.flush().map(|()| outcome)?)))
 }
