@@ -32,7 +32,7 @@ const LISTING: Duration = Duration::from_secs(5);
 /// Check this machine: board, model, configuration, camera, broker, service
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ghostlight doctor\n  ghostlight doctor --config ghostlight.toml --json\n\nEach line is 'ok' or a 'warning' with what to do; the last one is the command that comes next. The exit code is 0\nwith warnings, too. --json prints {\"checks\": [{\"check\", \"status\": \"ok\" | \"warning\", \"text\"}, …], \"next\", \"why\"}.\nA picture is taken and the broker is entered for a moment; a daemon that runs is not disturbed."
+    after_help = "Examples:\n  ghostlight doctor\n  ghostlight doctor --config ghostlight.toml --json\n\nEach line is 'ok' or a 'warning' with what to do; the last one is the command that comes next. The exit code is 0 with warnings, too. --json prints {\"checks\": [{\"check\", \"status\": \"ok\" | \"warning\", \"text\"}, …], \"next\", \"why\"}.\nA picture is taken and the broker is entered for a moment; a daemon that runs is not disturbed."
 )]
 pub struct Args {
     /// Configuration file [default: $GHOSTLIGHT_CONFIG, then /etc/ghostlight/ghostlight.toml if there is one]

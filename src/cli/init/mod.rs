@@ -35,7 +35,7 @@ const LISTING: Duration = Duration::from_secs(5);
 /// Write a configuration from what this machine has: camera, model, broker
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ghostlight init\n  ghostlight init -o yard.toml --yes\n\nWithout a terminal nothing is asked, as with --yes: the first camera, all classes. A broker is set where port 1883\nof this machine answers. A file that is there already is kept, with exit code 74."
+    after_help = "Examples:\n  ghostlight init\n  ghostlight init -o yard.toml --yes\n\nWithout a terminal nothing is asked, as with --yes: the first camera, all classes. A broker is set where port 1883 of this machine answers. A file that is there already is kept, with exit code 74."
 )]
 pub struct Args {
     /// Where to write [default: /etc/ghostlight/ghostlight.toml as root, else ghostlight.toml here]
