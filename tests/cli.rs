@@ -253,6 +253,9 @@ fn init_writes_what_run_takes() {
         "ghostlight: error: g.toml: it is there already; give --force to replace it, or another name with -o\n"
     );
     assert_eq!(init(&["--yes", "--force"]).2, Some(0));
+    // As a package brings it, it is nobody's work.
+    std::fs::write(folder.path().join("g.toml"), include_str!("../systemd/ghostlight.toml")).unwrap();
+    assert_eq!(init(&["--yes"]).2, Some(0));
 
     let (_, err, code) = run(&["init", "-o", "g.toml", "--model", "absent.safetensors"]);
     assert_eq!((code, err.contains("absent.safetensors: no such model")), (66, true), "{err}");

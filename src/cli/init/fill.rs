@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::value::quoted;
 
 /// The example, in which every key stands in a comment.
-const EXAMPLE: &str = include_str!("../../../systemd/ghostlight.toml");
+pub const EXAMPLE: &str = include_str!("../../../systemd/ghostlight.toml");
 
 /// What is known of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,8 +38,8 @@ pub fn fill(known: &Known) -> String {
         set("source", "device", quoted(camera));
     }
     set("jsonl", "enabled", "true".into());
+    set("mqtt", "enabled", known.broker.to_string());
     if known.broker {
-        set("mqtt", "enabled", "true".into());
         set("mqtt", "host", quoted("localhost"));
         set("mqtt", "port", "1883".into());
     }
@@ -134,7 +134,6 @@ mod tests {
             "#classes = [\"empty\", \"occupied\", \"traffic \\\"light\\\"\"]",
             "device = \"/dev/video2\"",
             "enabled = true",
-            "enabled = true",
             "host = \"localhost\"",
             "port = 1883",
         ];
@@ -142,7 +141,7 @@ mod tests {
         // Without a model nothing is known of its classes.
         let bare = fill(&Known { device: "yard".into(), ..Known::default() });
         assert!(
-            bare.contains("\n#classes = [\"occupied\"]\n") && bare.contains("\n#enabled = false\n"),
+            bare.contains("\n#classes = [\"occupied\"]\n") && bare.contains("\nenabled = false\n"),
             "{bare}"
         );
     }

@@ -35,7 +35,7 @@ const LISTING: Duration = Duration::from_secs(5);
 /// Write a configuration from what this machine has: camera, model, broker
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ghostlight init\n  ghostlight init -o yard.toml --yes\n\nWithout a terminal nothing is asked, as with --yes: the first camera, all classes. A broker is set where port 1883 of this machine answers. A file that is there already is kept, with exit code 74."
+    after_help = "Examples:\n  ghostlight init\n  ghostlight init -o yard.toml --yes\n\nWithout a terminal nothing is asked, as with --yes: the first camera, all classes. A broker is set where port 1883 of this machine answers. A file that is there already is kept, with exit code 74, unless it is the example as a package brings it."
 )]
 pub struct Args {
     /// Where to write [default: /etc/ghostlight/ghostlight.toml as root, else ghostlight.toml here]
@@ -104,6 +104,8 @@ fn may_write(path: &Path, force: bool) -> Result<(), CliError> {
     let refuse = |cause: &str| Err(CliError::Io { subject: path.display().to_string(), cause: cause.into() });
     match path.symlink_metadata() {
         Ok(meta) if meta.is_dir() => refuse("it is a folder; name a file with -o"),
+        // A package brings the example: nobody's work is lost.
+        Ok(_) if std::fs::read(path).is_ok_and(|bytes| bytes == fill::EXAMPLE.as_bytes()) => Ok(()),
         Ok(_) if !force => refuse("it is there already; give --force to replace it, or another name with -o"),
         _ => Ok(()),
     }

@@ -208,7 +208,7 @@ fn usual_name(yaml: &yaml::Value) -> &'static str {
         .flatten()
         .filter_map(|row| row.as_list()?.get(2)?.as_str());
     match blocks.find(|block| block.contains("DynamicConv")) {
-        Some("DynamicConv") => "yolov8-dynamicconv",
+        Some("DynamicConv" | "DynamicConv_Single") => "yolov8-dynamicconv",
         Some(_) => "yolov8-c2f-dynamicconv",
         None => "yolov8",
     }
