@@ -20,7 +20,14 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
 
 HOME = "ultralytics.nn.Addmodules.DynamicConv"
-PARAMETERS = {"yolov8": 3_157_200, "yolov8-dynamicconv": 4_885_608, "yolov8-c2f-dynamicconv": 2_331_328}
+PARAMETERS = {
+    "yolov8": 3_157_200,
+    "yolov8-dynamicconv": 4_885_608,
+    "yolov8-dynamicconv-single": 4_886_952,
+    "yolov8-c2f-dynamicconv": 2_331_328,
+}
+# The block that halves the picture, where it is not `Conv`.
+DOWN = {"yolov8-dynamicconv": "DynamicConv", "yolov8-dynamicconv-single": "DynamicConv_Single"}
 
 
 class DynamicConv(nn.Module):
@@ -40,6 +47,18 @@ class DynamicConv(nn.Module):
 
     def forward(self, x):
         return self.cond_conv(x, self.route(x))
+
+
+class DynamicConv_Single(nn.Module):
+    """DynamicConv in the place of a `Conv`: batch norm and SiLU follow it."""
+
+    def __init__(self, c1, c2, k=1, s=1, num_experts=4):
+        super().__init__()
+        conv = DynamicConv(c1, c2, k, s, num_experts=num_experts)
+        self.conv = nn.Sequential(conv, nn.BatchNorm2d(c2), nn.SiLU(inplace=True))
+
+    def forward(self, x):
+        return self.conv(x)
 
 
 def _dynamic_bn(c1, c2, k=1, s=1, groups=1, act=None):
@@ -119,6 +138,7 @@ def register():
         return
     blocks = {
         "DynamicConv": DynamicConv,
+        "DynamicConv_Single": DynamicConv_Single,
         "GhostModule": GhostModule,
         "GhostModule_DynamicConv": GhostModule,
         "GhostBottleneck_DynamicConv": GhostBottleneck,
@@ -144,8 +164,9 @@ def register():
 
 def model_dict(name, scale="n", nc=80, experts=4):
     """The YAML of one of `PARAMETERS` as a dict, at a scale; `experts` of each downsampling DynamicConv."""
-    down = "DynamicConv" if name == "yolov8-dynamicconv" else "Conv"
-    more = [1, 1, 1, False, experts] if down == "DynamicConv" and experts != 4 else []
+    down = DOWN.get(name, "Conv")
+    more = {"DynamicConv": [1, 1, 1, False, experts], "DynamicConv_Single": [experts]}.get(down, [])
+    more = more if experts != 4 else []
     c2f = "C2f_DynamicConv" if name == "yolov8-c2f-dynamicconv" else "C2f"
     up = [-1, 1, "nn.Upsample", [None, 2, "nearest"]]
     backbone = [[-1, 1, "Conv", [64, 3, 2]]]

@@ -1,7 +1,8 @@
 """A trained YOLOv8 turned into a dynamic one: same tree, other blocks, as much of its function as they can hold.
 
-Every tensor whose name and shape agree is copied. Where a `Conv` (conv, batch norm, SiLU) became a `DynamicConv`
-(one linear conv mixed from experts: no batch norm, no bias, no SiLU) the function cannot be kept, only approached:
+Every tensor whose name and shape agree is copied. Where a `Conv` (conv, batch norm, SiLU) became a
+`DynamicConv_Single`, which has those as well, the function stays as it was: see `unfold`. Where it became a bare
+`DynamicConv` (one linear conv mixed from experts: no batch norm, no bias, no SiLU) it can only be approached:
 
 - The block after it begins with a 1x1 conv and batch norm, linear as well up to that batch norm. So the best kernel
   is the least-squares fit of a linear conv to the old layer's output, whichever linear map follows; the constant of
@@ -72,6 +73,27 @@ def set_routing(layer, means):
     layer.routing.bias.data.copy_(-weight @ centre)
 
 
+def unfold(layer, source, means, spread=0.02):
+    """Give a DynamicConv_Single the function of a Conv, and experts that differ.
+
+    Experts stand in pairs with opposite routing, sigmoid(z) and sigmoid(-z), whose sum is 1 for every picture. With
+    a share of the old kernel in each of a pair, the mixed kernel is the old one whatever z is. What is added to one
+    and taken from the other (`spread`, relative to the kernel) is what training starts from.
+    """
+    dynamic, norm, _ = layer.conv
+    norm.load_state_dict(source.bn.state_dict())
+    norm.eps, norm.momentum = source.bn.eps, source.bn.momentum
+    set_routing(dynamic, means)
+    pairs = dynamic.cond_conv.num_experts // 2
+    routing = dynamic.routing
+    routing.weight.data[1::2] = -routing.weight.data[0::2]
+    routing.bias.data[1::2] = -routing.bias.data[0::2]
+    share = source.conv.weight.data.flatten() / pairs
+    noise = torch.randn(pairs, len(share), generator=torch.Generator().manual_seed(0)) * share.std() * spread
+    dynamic.cond_conv.weight.data[0::2] = share + noise
+    dynamic.cond_conv.weight.data[1::2] = share - noise
+
+
 class Sums:
     """The sums that least squares needs, for inputs [N, F] and targets [N, C]."""
 
@@ -139,12 +161,16 @@ def fit(layer, inputs, targets):
 def upcycle(student, teacher, batches):
     """Copy what fits, then fit each DynamicConv of the student that stands where the teacher has a Conv."""
     missing = copy_matching(student, teacher)
-    fitted = [i for i, m in enumerate(student.model) if isinstance(m, blocks.DynamicConv)]
+    fitted = [i for i, m in enumerate(student.model) if isinstance(m, (blocks.DynamicConv, blocks.DynamicConv_Single))]
     random = [k for k in missing if int(k.split(".")[1]) not in fitted]
     if random:
         print(f"left at random (train these): {len(random)} tensors, from {random[0]}")
     for index in fitted:
         layer = student.model[index]
+        if isinstance(layer, blocks.DynamicConv_Single):
+            inputs = (forward(student, pictures.to_float(b), upto=index - 1)[0] for b in batches)
+            unfold(layer, teacher.model[index], torch.cat([x.float().mean((2, 3)) for x in inputs]))
+            continue
         print(f"layer {index}: {layer.cond_conv.in_channels} -> {layer.cond_conv.out_channels}")
         inputs = [forward(student, pictures.to_float(b), upto=index - 1)[0].bfloat16() for b in batches]
         set_routing(layer, torch.cat([x.float().mean((2, 3)) for x in inputs]))
