@@ -39,6 +39,22 @@ macro_rules! refused {
 }
 
 #[test]
+fn the_licence_is_what_the_root_says() {
+    let of = |license: Option<&str>| {
+        load(Checkpoint { license: license.map(str::to_owned), ..Checkpoint::default() })
+            .unwrap()
+            .info
+            .license
+    };
+    assert_eq!(of(None), "");
+    assert_eq!(
+        of(Some("AGPL-3.0 (https://ultralytics.com/license)")),
+        "AGPL-3.0 (https://ultralytics.com/license)"
+    );
+    assert_eq!(of(Some(&"x".repeat(5000))).len(), 400);
+}
+
+#[test]
 fn a_whole_checkpoint_gives_the_graph_of_its_numbers() {
     let graph = load(Checkpoint::default()).unwrap();
     assert_eq!(graph.nodes, expected().nodes);

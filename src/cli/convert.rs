@@ -59,9 +59,9 @@ pub struct Args {
     /// more, parts of the network are kept in f32. `off` only measures
     #[arg(long, value_name = "POINTS|off", default_value = "0.5", value_parser = parse_target)]
     pub target_drop: Target,
-    /// Licence of the weights, kept in the model file (Ultralytics' own are AGPL-3.0)
-    #[arg(long, value_name = "TEXT", default_value = "not stated")]
-    pub license: String,
+    /// Licence of the weights, kept in the model file [default: what the checkpoint says, in Ultralytics' AGPL-3.0]
+    #[arg(long, value_name = "TEXT")]
+    pub license: Option<String>,
     /// What to say of the model, kept in its file and shown by `models` and `inspect`; may be repeated. Keys:
     /// accuracy, data, origin
     #[arg(long, value_name = "KEY=TEXT", value_parser = parse_entry)]
@@ -139,7 +139,7 @@ pub fn run(args: &Args, quiet: bool, out: &mut dyn Write) -> Result<Outcome, Cli
         pictures: &pictures,
         size,
         source_sha256: hash,
-        license: args.license.clone(),
+        license: args.license.clone().unwrap_or_else(|| stated(&graph.info.license)),
         threads: backend::default_threads(),
         target_drop: args.target_drop.0,
     };
@@ -204,6 +204,11 @@ fn pictures(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     let all: Vec<PathBuf> = inputs.iter().map(|input| input.path().to_path_buf()).collect();
     let count = all.len().min(MOST_PICTURES);
     Ok((0..count).map(|i| all[i * all.len() / count].clone()).collect())
+}
+
+/// What is written where a checkpoint says nothing of its licence.
+fn stated(license: &str) -> String {
+    if license.is_empty() { "not stated".into() } else { license.to_owned() }
 }
 
 /// A bar on standard error, at a terminal only.

@@ -157,7 +157,7 @@ fn describe(
         dialect: info.dialect.clone(),
         routing: None,
         layers,
-        license: None,
+        license: (!info.license.is_empty()).then(|| info.license.clone()),
         source_sha256: None,
         card: Card::default(),
         quantisation: None,

@@ -21,6 +21,9 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// How the checkpoint's DynamicConv was recognised, for people (empty for plain models).
     pub dialect: String,
+    /// What the checkpoint says of its licence, empty where it says nothing. A model file has it in an entry of its own.
+    #[serde(skip)]
+    pub license: String,
 }
 
 /// A model: nodes in topological order; the last one is [`Op::Detect`].

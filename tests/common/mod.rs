@@ -27,6 +27,8 @@ pub struct Checkpoint {
     pub names: Vec<&'static str>,
     pub names_as_list: bool,
     pub with_yaml: bool,
+    /// What the root says of its licence.
+    pub license: Option<String>,
     /// Under which key of the root the model lies, the others being None.
     pub model_key: &'static str,
     /// Tensors to leave out, by part of their key.
@@ -57,6 +59,7 @@ impl Default for Checkpoint {
             names: vec!["cat", "dog", "cow"],
             names_as_list: false,
             with_yaml: true,
+            license: None,
             model_key: "model",
             without: "nothing",
             rename: None,
@@ -238,6 +241,9 @@ impl Checkpoint {
         }
         let mut out = Pickler::start();
         out.op(b"}(").str("epoch").int(3);
+        if let Some(license) = &self.license {
+            out.str("license").str(license);
+        }
         for key in ["ema", "model"] {
             out.str(key);
             if key == self.model_key {

@@ -69,6 +69,7 @@ pub fn build_with(
         input_size: [DEFAULT_INPUT; 2],
         parameters: 0,
         dialect: String::new(),
+        license: String::new(),
     });
     let coarsest = graph.detect().and_then(|d| d.strides.iter().max().copied()).unwrap_or(1);
     // Large enough that layers of different strides also differ in size.

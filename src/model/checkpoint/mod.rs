@@ -32,6 +32,8 @@ use source::Source;
 const SIZE_STEP: usize = 32;
 /// Largest input size taken from a checkpoint.
 const MAX_SIZE: i64 = 4096;
+/// Longest text about the licence that is kept, in characters.
+const MAX_LICENSE: usize = 400;
 
 /// Reads a checkpoint into a graph with weights, batch norm folded, residual adds not yet fused.
 pub fn load(path: impl AsRef<Path>) -> Result<Graph, CheckpointError> {
@@ -65,6 +67,7 @@ pub fn read(reader: impl Read + Seek, options: BuildOptions) -> Result<Graph, Ch
     let spec = description.spec()?;
     let mut graph = build(&spec, &mut source, Source::rewind, options)?;
     graph.info.input_size = whole_cells(description.input_size(), &graph);
+    graph.info.license = description.license;
     if !graph.info.dialect.is_empty() {
         graph.info.dialect += &classes_of_dynamic(&source);
     }
@@ -129,6 +132,7 @@ struct Description {
     yaml: Option<yaml::Value>,
     names: Option<Vec<String>>,
     imgsz: yaml::Value,
+    license: String,
 }
 
 impl Description {
@@ -143,7 +147,9 @@ impl Description {
         let trained = pickle.lookup(pickle.root(), "train_args").map(|id| tree::plain(pickle, id));
         let imgsz = [attribute("args"), trained];
         let imgsz = imgsz.iter().flatten().find_map(|args| args.get("imgsz").cloned());
+        let license = pickle.lookup(pickle.root(), "license").and_then(|id| pickle.str(id)).unwrap_or("");
         Ok(Self {
+            license: license.chars().take(MAX_LICENSE).collect(),
             class,
             yaml: attribute("yaml"),
             names: class_names(attribute("names").as_ref()),
