@@ -73,7 +73,7 @@ def set_routing(layer, means):
     layer.routing.bias.data.copy_(-weight @ centre)
 
 
-def unfold(layer, source, means, spread=0.02):
+def unfold(layer, source, means, spread):
     """Give a DynamicConv_Single the function of a Conv, and experts that differ.
 
     Experts stand in pairs with opposite routing, sigmoid(z) and sigmoid(-z), whose sum is 1 for every picture. With
@@ -158,8 +158,8 @@ def fit(layer, inputs, targets):
     return train.y / train.n - train.x / train.n @ best
 
 
-def upcycle(student, teacher, batches):
-    """Copy what fits, then fit each DynamicConv of the student that stands where the teacher has a Conv."""
+def upcycle(student, teacher, batches, spread=0.02):
+    """Copy what fits, then unfold or fit each dynamic conv of the student that stands where the teacher has a Conv."""
     missing = copy_matching(student, teacher)
     fitted = [i for i, m in enumerate(student.model) if isinstance(m, (blocks.DynamicConv, blocks.DynamicConv_Single))]
     random = [k for k in missing if int(k.split(".")[1]) not in fitted]
@@ -169,7 +169,7 @@ def upcycle(student, teacher, batches):
         layer = student.model[index]
         if isinstance(layer, blocks.DynamicConv_Single):
             inputs = (forward(student, pictures.to_float(b), upto=index - 1)[0] for b in batches)
-            unfold(layer, teacher.model[index], torch.cat([x.float().mean((2, 3)) for x in inputs]))
+            unfold(layer, teacher.model[index], torch.cat([x.float().mean((2, 3)) for x in inputs]), spread)
             continue
         print(f"layer {index}: {layer.cond_conv.in_channels} -> {layer.cond_conv.out_channels}")
         inputs = [forward(student, pictures.to_float(b), upto=index - 1)[0].bfloat16() for b in batches]
@@ -181,6 +181,14 @@ def upcycle(student, teacher, batches):
         after.bn.bias.data += reach * after.bn.weight / (after.bn.running_var + after.bn.eps).sqrt()
 
 
+def difference(student, teacher, batch):
+    """How far the student's answers for a batch lie from the teacher's, at most: (pixels of boxes, score)."""
+    found, true = (model(pictures.to_float(batch))[0] for model in (student, teacher))
+    apart = (found - true).abs()
+    sure = true[:, 4:].amax(1) > 0.25  # boxes of anchors that see nothing mean nothing
+    return apart[:, :4].amax(1)[sure].max().item(), apart[:, 4:].max().item()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", help="trained YOLOv8 checkpoint (Ultralytics')")
@@ -188,6 +196,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--name", default="yolov8-dynamicconv", choices=blocks.PARAMETERS)
     parser.add_argument("--scale", default="n")
+    parser.add_argument("--spread", type=float, default=0.02, help="how unlike the experts of a Single are made")
     parser.add_argument("--count", type=int, default=1024, help="augmented pictures to fit on")
     args = parser.parse_args()
     cv2.setNumThreads(1)
@@ -197,7 +206,10 @@ def main():
     student.names = teacher.names
     photos, rng = pictures.load(args.photos), np.random.default_rng(0)
     with torch.no_grad():
-        upcycle(student, teacher, [pictures.batch(photos, 16, SIZE, rng) for _ in range(args.count // 16)])
+        batches = [pictures.batch(photos, 16, SIZE, rng) for _ in range(args.count // 16)]
+        upcycle(student, teacher, batches, args.spread)
+        pixels, score = difference(student, teacher, batches[0])
+        print(f"largest difference from the teacher: {pixels:.3g} pixels, score {score:.3g}")
     save_model(student, args.out, "upcycled from a trained YOLOv8")
 
 
