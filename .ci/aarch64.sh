@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 CPUS=${CPUS:-cortex-a53:neon cortex-a72:neon cortex-a76:neon-dotprod max:neon-i8mm}
 TARGET_DIR=${TARGET_DIR:-target-aarch64}
 SAMPLES=${SAMPLES:-models/samples}
-MODEL=models/default.safetensors
+MODEL=models/parking-yolov8n-dynamicconv.safetensors
 TRIPLE=aarch64-unknown-linux-gnu
 LOGS=$TARGET_DIR/logs
 

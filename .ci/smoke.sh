@@ -8,12 +8,13 @@ trap 'rm -rf "$out"' EXIT
 cargo build --release
 bin=${CARGO_TARGET_DIR:-target}/release/ghostlight
 
-cargo run --release -- detect models/samples/parking-sunny.jpg --save out
-[ -s out/parking-sunny.jpg ]
+cargo run --release -- detect models/samples/person.jpg --save out | grep -q '"class":"person"'
+[ -s out/person.jpg ]
 rm -r out
 
+export GHOSTLIGHT_MODEL=models/parking-yolov8n-dynamicconv.safetensors
 "$bin" detect models/samples --save "$out/saved" --format jsonl > "$out/lines.jsonl"
-[ "$(wc -l < "$out/lines.jsonl")" -eq 2 ]
+[ "$(wc -l < "$out/lines.jsonl")" -eq 3 ]
 grep -q '"class":"occupied"' "$out/lines.jsonl"
 grep -q '"class":"empty"' "$out/lines.jsonl"
 [ -s "$out/saved/parking-sunny.jpg" ]
@@ -26,7 +27,7 @@ for kernel in $("$bin" doctor | sed -n 's/.*this CPU also runs \(.*\))/\1/p' | t
     echo "kernel $kernel: same detections"
 done
 
-"$bin" inspect models/default.safetensors | head -n 12
+"$bin" inspect "$GHOSTLIGHT_MODEL" | head -n 12
 "$bin" bench --iters 10 --threads 1
 size=$(stat -c %s "$bin")
 echo "binary: $size bytes"

@@ -21,16 +21,15 @@ manage() { # tells systemd, where it runs and this is its own root
 }
 
 # Each file that is installed, by its path under the prefix.
-files() { find bin share -type f | sort; }
+files() { find bin share ! -type d | sort; }
 
 install_all() {
     # A program that does not start here is for another machine: better to say so before anything is changed.
     [ -n "$DESTDIR" ] || bin/ghostlight --version >/dev/null || fail "this is for another machine: $(uname -m) was not expected"
     files | while read -r file; do
-        mode=644
-        [ "${file#bin/}" = "$file" ] || mode=755
         # Beside it, then renamed: a running program is not written over.
-        install -D -m $mode "$file" "$DESTDIR$PREFIX/$file.new"
+        mkdir -p "$(dirname "$DESTDIR$PREFIX/$file")"
+        cp -P "$file" "$DESTDIR$PREFIX/$file.new"
         mv -f "$DESTDIR$PREFIX/$file.new" "$DESTDIR$PREFIX/$file"
     done
     mkdir -p "$DESTDIR$UNITS" "$DESTDIR$CONFIG"

@@ -37,7 +37,7 @@ fn run(words: &[&str]) -> (String, String, i32) {
 
 /// The repository's own model; `None` (with a message) where it is absent.
 fn model() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/default.safetensors");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/parking-yolov8n-dynamicconv.safetensors");
     if !path.exists() {
         eprintln!("skipped: {} is absent", path.display());
         return None;

@@ -20,6 +20,8 @@ fn ghostlight(folder: &Path, settings: &[(&str, &str)], words: &[&str]) -> Outpu
     for name in ["GHOSTLIGHT_MODEL", "GHOSTLIGHT_CONFIG", "RUST_LOG"] {
         command.env_remove(name);
     }
+    // What is installed on this machine has no say.
+    command.env("GHOSTLIGHT_CONFIG", concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/ghostlight.toml"));
     command.current_dir(folder).args(words).stdin(Stdio::null()).envs(settings.iter().copied());
     command.output().unwrap()
 }

@@ -116,3 +116,31 @@ fn unsafe_stays_where_it_must() {
         );
     }
 }
+
+/// `rust-version` is a promise: no crate in the tree asks for more. (clippy's `incompatible_msrv` holds our own code to it.)
+#[test]
+fn no_dependency_wants_a_newer_rust() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = std::process::Command::new(cargo)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .output()
+        .unwrap();
+    let Ok(metadata) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+        return;
+    };
+    let version = |text: &str| text.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>();
+    let promised = env!("CARGO_PKG_RUST_VERSION");
+    let packages = metadata["packages"].as_array().unwrap();
+    let newer: Vec<String> = packages
+        .iter()
+        .filter_map(|package| {
+            let wanted = package["rust_version"].as_str()?;
+            (version(wanted) > [version(promised), vec![0]].concat())
+                .then(|| format!("{} {wanted}", package["name"].as_str().unwrap_or("?")))
+        })
+        .collect();
+    assert!(newer.is_empty(), "Rust {promised} is promised, but: {newer:?}");
+    assert!(packages.len() > 100, "{}", packages.len());
+}

@@ -74,6 +74,9 @@ impl Reader {
     /// Runs a command to its end; one that has none is ended once it has given a line of detections. `Ok(false)`
     /// is a program that is not installed here.
     pub fn run(&self, command: &str) -> Result<bool, String> {
+        // Nothing of this machine is changed.
+        let outside = command.contains("sudo ") || command.starts_with("ghostlight init");
+        assert!(!outside, "{command}: mark its block for a job of tests/vm");
         let program = command.split_whitespace().next().unwrap_or("");
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let mut folders = vec![self.folder.path().join("bin")];

@@ -59,7 +59,8 @@ trap 'rm -rf "$share"' EXIT
 chmod 755 "$share"
 mkdir "$share/out"
 cp "$PROGRAM" "$share/ghostlight"
-cp tests/vm/lib.sh tests/vm/near.sh systemd/*.service models/default.safetensors "$share/"
+cp tests/vm/lib.sh tests/vm/near.sh systemd/*.service "$share/"
+cp models/parking-yolov8n-dynamicconv.safetensors "$share/default.safetensors"
 # What cross/package.sh made, and the lines of the documentation that a job follows.
 cp "$PACKAGES"/ghostlight_*_"$ARCH".deb "$PACKAGES"/ghostlight-*-"$ARCH".tar.gz "$share/" 2>/dev/null || true
 mkdir "$share/docs"
@@ -71,13 +72,13 @@ for job in tests/vm/jobs/*.sh; do
 done
 djpeg -pnm models/samples/parking-sunny.jpg >"$share/f.ppm"
 python3 tests/vm/picture.py "$share/f.ppm" "$share/f.yuyv" "$share/f.bmp"
-"$NATIVE" detect --imgsz 320 --model models/default.safetensors --format jsonl "$share/f.bmp" >"$share/wanted.jsonl"
+"$NATIVE" detect --imgsz 320 --model models/parking-yolov8n-dynamicconv.safetensors --format jsonl "$share/f.bmp" >"$share/wanted.jsonl"
 
 failed=()
 for job in "${JOBS[@]}"; do
     [ -f "tests/vm/jobs/$job.sh" ] || { echo "no job $job; there are: $(cd tests/vm/jobs && echo *.sh)"; exit 64; }
     case $job in
-        package) ls "$share"/*.deb >/dev/null 2>&1 || { echo "$job: not tested: no package for $ARCH in $PACKAGES"; continue; } ;;
+        package | readme) ls "$share"/*.deb >/dev/null 2>&1 || { echo "$job: not tested: no package for $ARCH in $PACKAGES"; continue; } ;;
         tarball) ls "$share"/*.tar.gz >/dev/null 2>&1 || { echo "$job: not tested: no tarball for $ARCH in $PACKAGES"; continue; } ;;
     esac
     printf '. /host/lib.sh\n. /host/job-itself.sh\njournalctl -u ghostlight -o short-monotonic --no-pager >/host/out/journal\n[ ! -e /run/failed ]\n' >"$share/job.sh"

@@ -141,7 +141,7 @@ mod tests {
         // Without a model nothing is known of its classes.
         let bare = fill(&Known { device: "yard".into(), ..Known::default() });
         assert!(
-            bare.contains("\n#classes = [\"occupied\"]\n") && bare.contains("\nenabled = false\n"),
+            bare.contains("\n#classes = [\"person\"]\n") && bare.contains("\nenabled = false\n"),
             "{bare}"
         );
     }
