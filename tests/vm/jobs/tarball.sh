@@ -10,7 +10,7 @@ folder=$(echo /root/ghostlight-*/)
 echo '# mine' >>"$CONFIG"
 check "installs again" "$folder/install.sh"
 check "keeps what was edited" grep -q '^# mine' "$CONFIG"
-check "finds its own model" sh -c 'cd / && ghostlight detect --format jsonl /usr/local/share/ghostlight/samples | grep -q "\"class\":\"occupied\""'
+check "finds its own model" sh -c 'cd / && ghostlight detect --format jsonl /usr/local/share/ghostlight/samples | grep -q "\"class\":\"person\""'
 play_picture
 mosquitto_sub -t '#' -v >/run/messages 2>&1 &
 check "starts" systemctl enable --now ghostlight
