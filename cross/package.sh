@@ -8,7 +8,8 @@
 #   cross            with its stock image and docker or podman
 # Environment:
 #   BUILD    zigbuild, cross, or cargo (for this machine's own glibc, or with a cross compiler of your own)
-#   STATIC   1: a program without any shared library, for systems with an older or no glibc; only the tarball
+#   STATIC   1: a program without any shared library, for systems with an older or no glibc (not with zigbuild); only
+#            the tarball
 # The same commit, compiler and tools give the same bytes, wherever the folder lies.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,18 +26,20 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 fail() { echo "package: $1" >&2; exit 1; }
 
-# Paths of this machine stay out of the program.
-cargo_home=${CARGO_HOME:-$HOME/.cargo}
-flags="--remap-path-prefix=$PWD=/ghostlight --remap-path-prefix=$cargo_home=/cargo"
-export CFLAGS="-ffile-prefix-map=$PWD=/ghostlight -ffile-prefix-map=$cargo_home=/cargo"
+# Paths of this machine stay out of the program. Encoded, since they may have spaces.
+flags=("--remap-path-prefix=$PWD=/ghostlight" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo")
+[ -z "$STATIC" ] || flags+=(-C target-feature=+crt-static)
+unset RUSTFLAGS
 
-build() { # TRIPLE
+build() ( # TRIPLE
+    IFS=$'\x1f'
+    export CARGO_ENCODED_RUSTFLAGS="${flags[*]}"
     case $BUILD in
-        zigbuild) RUSTFLAGS=$flags cargo zigbuild --locked --release --target "$1.$GLIBC" ;;
-        cross | cargo) RUSTFLAGS="$flags${STATIC:+ -C target-feature=+crt-static}" $BUILD build --locked --release --target "$1" ;;
+        zigbuild) cargo zigbuild --locked --release --target "$1.$GLIBC" ;;
+        cross | cargo) $BUILD build --locked --release --target "$1" ;;
         *) fail "BUILD=$BUILD: give zigbuild, cross or cargo" ;;
     esac
-}
+)
 
 # The newest version of glibc that PROGRAM asks for.
 glibc_of() { readelf -V --wide "$1" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1 | cut -d_ -f2; }
@@ -44,7 +47,7 @@ glibc_of() { readelf -V --wide "$1" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail 
 # Man pages, completions, licences: the same for every machine.
 manual() { # TRIPLE
     # RUSTC may be a compiler for the board alone.
-    env -u RUSTC -u CFLAGS cargo run --quiet --locked --example manual -- target/manual
+    env -u RUSTC cargo run --quiet --locked --example manual -- target/manual
     python3 cross/licences.py "$1" >target/manual/third-party.txt
     date=$(date -R -d "@$SOURCE_DATE_EPOCH")
     printf 'ghostlight (%s-1) unstable; urgency=medium\n\n  * What changed: /usr/share/doc/ghostlight/changelog.gz\n\n -- Ghostlight developers <ghostlight@example.org>  %s\n' \
