@@ -7,6 +7,8 @@
 //! - one file per instruction set (`scalar`, `x86_avx2`, `x86_vnni`, `arm_neon`, `arm_dotprod`,
 //!   `arm_i8mm`), all bit-exact with `scalar`.
 //!
+//! [`rows`] stands beside them: what makes the network's input of a picture's rows.
+//!
 //! # Activations in memory
 //!
 //! An activation `q` is a number in `0..=255` with a zero point per channel. x86 stores it as `u8`
@@ -38,6 +40,7 @@ pub mod ops;
 pub mod pack;
 pub mod peak;
 pub mod requant;
+pub mod rows;
 pub mod scalar;
 pub mod team;
 #[cfg(target_arch = "x86_64")]
