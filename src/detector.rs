@@ -37,7 +37,7 @@ pub enum DetectError {
 /// How long the stages of one picture took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// From RGB to the network's input.
+    /// From the picture's pixels, in whatever layout, to the network's input.
     pub preprocess: Duration,
     /// The network.
     pub inference: Duration,

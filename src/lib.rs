@@ -17,14 +17,15 @@
 //! metrics → { sink, vision }                    counters, health, last picture, over HTTP on loopback
 //! events → vision                               zones, thresholds, presence: from detections to events
 //! source, sink → { frame, vision }              where pictures come from, where detections go
-//! vision                                        decode, letterbox, DFL + NMS, drawing
+//! vision → { kernels, frame }                   decode, letterbox, DFL + NMS, drawing
 //! model → math                                  YAML and checkpoints → graph of about ten operations
 //! nearest, backoff → nothing                    "did you mean …?", delays between attempts
 //! frame → nothing                               one picture of a live source
 //! kernels → nothing above them                  one table of SIMD kernels, chosen at run time
 //! ```
 //!
-//! A picture's way: `vision::decode` → `vision::letterbox` into the arena's input →
+//! A picture's way: `vision::Pixels` (a camera's layout, or what `vision::decode` gives) → `vision::letterbox`, row by
+//! row through `kernels::rows`, into the arena's input →
 //! `engine::Engine::run` (steps over one arena, no allocation) → `vision::detect` (DFL, NMS) → `sink`.
 //! [`detector::Detector`] holds these together.
 

@@ -54,8 +54,7 @@ fn scores(logits: &[f32]) -> Vec<f32> {
 /// A picture as the network's input, `[height, width, 3]` bytes.
 fn letterboxed(path: &Path, [height, width]: [usize; 2]) -> Vec<u8> {
     let picture = decode_image(path).unwrap();
-    let size = Size { width: picture.width() as usize, height: picture.height() as usize };
-    let pixels = Pixels { size, stride: 3 * size.width, bytes: picture.as_raw() };
+    let pixels = Pixels::from(&picture);
     let mut bytes = vec![0; height * width * 4];
     Letterbox::new().run(pixels, Size { width, height }, 0, &mut bytes).unwrap();
     without_fourth(&bytes)

@@ -72,8 +72,7 @@ fn agreement(
     let (mut forth, mut back) = ((0, 0), (0, 0));
     for path in evaluate {
         let picture = decode_image(path).unwrap();
-        let size = Size { width: picture.width() as usize, height: picture.height() as usize };
-        let pixels = Pixels { size, stride: 3 * size.width, bytes: picture.as_raw() };
+        let pixels = Pixels::from(&picture);
         let (wanted, _) = reference.detect(pixels, &options).unwrap();
         let (found, _) = int8.detect(pixels, &options).unwrap();
         let (all, hit) = matched(wanted, found, least);

@@ -57,7 +57,7 @@ fn allocations(
     let engine = Engine::new(model, detect::by_name(kernels).unwrap(), threads).unwrap();
     let mut detector = Detector::new(engine, Fit::Rectangle(Size { width: 96, height: 96 }));
     let rgb = models::picture(1, [90, 150]);
-    let picture = Pixels { size: Size { width: 150, height: 90 }, stride: 450, bytes: &rgb };
+    let picture = Pixels::rgb(Size { width: 150, height: 90 }, &rgb);
     let options = NmsOptions { confidence, ..NmsOptions::default() };
     let found = detector.detect(picture, &options).unwrap().0.len();
     let before = CALLS.load(Ordering::Relaxed);

@@ -290,7 +290,7 @@ fn a_coarser_level_wants_a_coarser_rectangle() {
     let engine = Engine::new(Arc::new(Model::from_bytes(&model).unwrap()), detect::best(), 1).unwrap();
     let mut detector = Detector::new(engine, Fit::Rectangle(size));
     let bytes = picture(1, [90, 250]);
-    let pixels = Pixels { size: Size { width: 250, height: 90 }, stride: 750, bytes: &bytes };
+    let pixels = Pixels::rgb(Size { width: 250, height: 90 }, &bytes);
     detector.detect(pixels, &NmsOptions::default()).unwrap();
     // 96 would be a multiple of 32 and cut the coarsest level's cell in two.
     assert_eq!(detector.engine().size(), (128, 256));

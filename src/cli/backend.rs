@@ -49,7 +49,7 @@ pub trait Runner: Send {
 pub struct Answer {
     /// Detections, the most confident first.
     pub detections: Vec<Detection>,
-    /// Milliseconds from RGB to the network's input.
+    /// Milliseconds from the picture's pixels, in whatever layout, to the network's input.
     pub preprocess_ms: f64,
     /// Milliseconds of the network.
     pub inference_ms: f64,

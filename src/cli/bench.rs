@@ -91,7 +91,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome, CliError> {
 fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let size = runner.input();
     let bytes = gradient(size.width, size.height);
-    let picture = Pixels { size, stride: 3 * size.width, bytes: &bytes };
+    let picture = Pixels::rgb(size, &bytes);
     let options = NmsOptions::default();
     for _ in 0..WARM_UP {
         runner.detect(picture, &options)?;

@@ -1,4 +1,4 @@
-//! The thread that computes: newest frame → RGB → detections → rules → sinks.
+//! The thread that computes: newest frame → detections → rules → sinks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use super::report::{Clock, Names, Report, StageTimes};
 use super::slot::{Slot, Taken};
 use super::{Look, Network};
 use crate::events::{Rules, Transition};
-use crate::frame::Frame;
+use crate::frame::{Frame, PixelFormat};
 use crate::metrics::{Metrics, Reason};
 use crate::sink::mqtt::{Mqtt, State};
 use crate::vision::{self, NmsOptions, Pixels, Size, encode_jpeg, to_rgb};
@@ -108,6 +108,7 @@ pub struct Compute {
 /// Buffers and counts that last from picture to picture.
 struct Memory {
     frame: Frame,
+    /// The frame's picture where it is a JPEG; else only what [`Memory::with_image`] makes of it.
     rgb: Vec<u8>,
     line: Vec<u8>,
     seq: u64,
@@ -115,6 +116,23 @@ struct Memory {
     lost: u64,
     rate: Rate,
     warned: Option<Instant>,
+}
+
+impl Memory {
+    /// Lends the frame, which was seen to have that size, as a picture.
+    fn with_image(&mut self, size: Size, use_it: impl FnOnce(&RgbImage)) {
+        // The detector takes a frame as it is: its picture is made when somebody wants to look at it.
+        if self.frame.format != PixelFormat::Mjpeg
+            && let Err(error) = to_rgb(Pixels::from(&self.frame), &mut self.rgb)
+        {
+            return log::warn!("no picture: {error}");
+        }
+        let bytes = std::mem::take(&mut self.rgb);
+        if let Some(image) = RgbImage::from_raw(size.width as u32, size.height as u32, bytes) {
+            use_it(&image);
+            self.rgb = image.into_raw();
+        }
+    }
 }
 
 impl Compute {
@@ -176,15 +194,14 @@ impl Compute {
     fn picture(&mut self, at: Instant, memory: &mut Memory) {
         let clock = Clock::new(memory.frame.captured, at);
         let started = Instant::now();
-        let size = match to_rgb(&memory.frame, &mut memory.rgb) {
-            Ok(size) => size,
-            Err(error) => return self.broken(Reason::Undecodable, &error.to_string(), memory),
-        };
-        let decode = started.elapsed();
-        let pixels = Pixels { size, stride: 3 * size.width, bytes: &memory.rgb };
-        match self.network.detect(pixels, &self.setup.nms) {
-            Ok(look) => self.publish(clock, size, decode, look, memory),
-            Err(error) => self.broken(Reason::Failed, &error, memory),
+        let seen = vision::view(&memory.frame, &mut memory.rgb).map(|pixels| {
+            let decode = started.elapsed();
+            (pixels.size, decode, self.network.detect(pixels, &self.setup.nms))
+        });
+        match seen {
+            Ok((size, decode, Ok(look))) => self.publish(clock, size, decode, look, memory),
+            Ok((.., Err(error))) => self.broken(Reason::Failed, &error, memory),
+            Err(error) => self.broken(Reason::Undecodable, &error.to_string(), memory),
         }
     }
 
@@ -226,13 +243,13 @@ impl Compute {
                 dropped_frames: self.desk.lost.load(Ordering::Relaxed),
             });
             if setup.snapshots {
-                snapshots(mqtt, verdict.transitions, &report, &mut memory.rgb);
+                snapshots(mqtt, verdict.transitions, &report, memory);
             }
         }
         let latency = clock.total();
         setup.metrics.frame(verdict.counts, times.inference, latency);
         if setup.metrics.snapshot().wanted() {
-            with_image(image, &mut memory.rgb, |picture| {
+            memory.with_image(image, |picture| {
                 setup.metrics.snapshot().fill(picture, &report.detections, &report.names.classes);
             });
         }
@@ -260,11 +277,11 @@ impl Compute {
 }
 
 /// Publishes the picture, boxes drawn, for each class that appeared.
-fn snapshots(mqtt: &Mqtt, transitions: &[Transition], report: &Report, rgb: &mut Vec<u8>) {
+fn snapshots(mqtt: &Mqtt, transitions: &[Transition], report: &Report, memory: &mut Memory) {
     if !transitions.iter().any(|transition| transition.present) {
         return;
     }
-    with_image(report.image, rgb, |picture| {
+    memory.with_image(report.image, |picture| {
         let mut drawn = picture.clone();
         vision::draw_detections(&mut drawn, &report.detections, &report.names.classes);
         match encode_jpeg(&drawn) {
@@ -276,15 +293,6 @@ fn snapshots(mqtt: &Mqtt, transitions: &[Transition], report: &Report, rgb: &mut
             Err(error) => log::warn!("no snapshot: {error}"),
         }
     });
-}
-
-/// Lends the buffer as a picture.
-fn with_image(size: Size, rgb: &mut Vec<u8>, use_it: impl FnOnce(&RgbImage)) {
-    let bytes = std::mem::take(rgb);
-    if let Some(image) = RgbImage::from_raw(size.width as u32, size.height as u32, bytes) {
-        use_it(&image);
-        *rgb = image.into_raw();
-    }
 }
 
 /// Pictures a second and their mean latency, over a second or more.

@@ -84,10 +84,8 @@ impl Inputs {
                 return None;
             }
         };
-        let size = Size { width: picture.width() as usize, height: picture.height() as usize };
-        let pixels = Pixels { size, stride: 3 * size.width, bytes: picture.as_raw() };
         let input = Size { width: self.size[1], height: self.size[0] };
-        match self.letterbox.run(pixels, input, 0, &mut self.bytes) {
+        match self.letterbox.run(Pixels::from(&picture), input, 0, &mut self.bytes) {
             Ok(_) => Some(without_fourth(&self.bytes)),
             Err(error) => {
                 log::warn!("{}: {error}; left out of the calibration", path.display());

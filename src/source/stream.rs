@@ -10,7 +10,7 @@ use super::jpeg::JpegScanner;
 use super::{MAX_FRAME_BYTES, SourceError};
 use crate::frame::{Frame, PixelFormat};
 use crate::vision::Size;
-use crate::vision::convert::{frame_bytes, row_bytes};
+use crate::vision::pixels::{frame_bytes, row_bytes};
 
 /// How a stream of YUV4MPEG2 begins.
 const Y4M: &[u8] = b"YUV4MPEG2 ";

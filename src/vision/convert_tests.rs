@@ -3,8 +3,10 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernels::rows::yuv_to_rgb;
+use crate::vision::pixels::{Size, chroma_stride, frame_bytes, row_bytes};
 
-const RAW: [PixelFormat; 7] = [
+pub(in crate::vision) const RAW: [PixelFormat; 7] = [
     PixelFormat::Yuyv,
     PixelFormat::Uyvy,
     PixelFormat::Nv12,
@@ -46,16 +48,16 @@ fn black_grey_and_white_have_no_colour() {
     assert_eq!(yuv_to_rgb(235, 128, 128), [255, 255, 255]);
 }
 
-/// A frame with rows `padding` bytes longer than they need, filled with `fill(offset)`, nothing behind it.
-fn frame(format: PixelFormat, width: usize, height: usize, padding: usize) -> Frame {
+/// A frame with rows `padding` bytes longer than they need, filled with a hash of the offset, nothing behind it.
+pub(in crate::vision) fn frame(format: PixelFormat, width: usize, height: usize, padding: usize) -> Frame {
     let stride = row_bytes(format, width) + padding;
-    let bytes =
-        (0..frame_bytes(format, Size { width, height }, stride)).map(|i| (i * 37 % 251) as u8).collect();
+    let fill = |i: usize| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[1];
+    let bytes = (0..frame_bytes(format, Size { width, height }, stride)).map(fill).collect();
     Frame { format, width, height, stride, bytes, ..Frame::default() }
 }
 
 /// The picture by plain indexing, one pixel at a time.
-fn slow(frame: &Frame) -> Vec<u8> {
+pub(in crate::vision) fn slow(frame: &Frame) -> Vec<u8> {
     let (s, b) = (frame.stride, &frame.bytes);
     let chroma = chroma_stride(frame.format, frame.width, s);
     let planes = s * frame.height;
@@ -90,9 +92,8 @@ fn each_layout_is_read_where_it_lies() {
         for (width, height) in [(1, 1), (2, 2), (3, 1), (1, 3), (5, 3), (6, 4), (33, 7)] {
             for padding in [0, 1, 2, 16] {
                 let frame = frame(format, width, height, padding);
-                let size = to_rgb(&frame, &mut rgb).unwrap();
-                assert_eq!(size, Size { width, height });
-                assert_eq!(rgb, slow(&frame), "{format} {size} padding {padding}");
+                to_rgb(Pixels::from(&frame), &mut rgb).unwrap();
+                assert_eq!(rgb, slow(&frame), "{format} {width}x{height} padding {padding}");
                 ran.insert(format);
             }
         }
@@ -108,8 +109,8 @@ fn a_truncated_frame_is_refused_at_every_length() {
         let (mut refused, mut read) = (0, 0);
         for length in 0..whole.bytes.len() {
             let cut = Frame { bytes: whole.bytes[..length].to_vec(), ..whole.clone() };
-            match to_rgb(&cut, &mut rgb) {
-                Err(ConvertError::Short { needed, actual, .. }) => {
+            match to_rgb(Pixels::from(&cut), &mut rgb) {
+                Err(LayoutError::Short { needed, actual, .. }) => {
                     assert!(actual < needed && actual == length);
                     refused += 1;
                 }
@@ -124,21 +125,37 @@ fn a_truncated_frame_is_refused_at_every_length() {
 
 #[test]
 fn impossible_sizes_and_strides_are_refused() {
-    let mut rgb = Vec::new();
     for (width, height) in [(0, 2), (2, 0), (usize::MAX, 2), (2, usize::MAX)] {
         let bad = Frame { format: PixelFormat::Yuyv, width, height, stride: 8, ..Frame::default() };
-        assert!(matches!(to_rgb(&bad, &mut rgb), Err(ConvertError::Sides { .. })), "{width}x{height}");
+        assert!(matches!(Pixels::from(&bad).check(), Err(LayoutError::Sides { .. })), "{width}x{height}");
     }
     for stride in [0, 7, usize::MAX] {
         let bad = Frame { stride, ..frame(PixelFormat::Yuyv, 4, 2, 0) };
-        assert!(matches!(to_rgb(&bad, &mut rgb), Err(ConvertError::Stride { needed: 8, .. })), "{stride}");
+        assert!(matches!(Pixels::from(&bad).check(), Err(LayoutError::Stride { needed: 8, .. })), "{stride}");
     }
+}
+
+#[test]
+fn a_frame_is_seen_as_it_lies_and_a_jpeg_decoded() {
+    let raw = frame(PixelFormat::Nv12, 6, 4, 2);
+    let mut rgb = vec![7; 5];
+    let pixels = view(&raw, &mut rgb).unwrap();
+    assert_eq!((pixels.format, pixels.stride, pixels.bytes), (PixelFormat::Nv12, 8, &raw.bytes[..]));
+    let picture = image::RgbImage::from_fn(9, 5, |x, y| image::Rgb([x as u8 * 20, y as u8 * 40, 90]));
+    let bytes = crate::vision::encode_jpeg(&picture).unwrap();
+    let jpeg = Frame { format: PixelFormat::Mjpeg, bytes, ..Frame::default() };
+    let pixels = view(&jpeg, &mut rgb).unwrap();
+    assert_eq!((pixels.format, pixels.size), (PixelFormat::Rgb3, Size { width: 9, height: 5 }));
+    assert_eq!(pixels.bytes.len(), 3 * 9 * 5);
+    let cut = Frame { bytes: raw.bytes[..30].to_vec(), ..raw };
+    assert!(matches!(view(&cut, &mut rgb), Err(ConvertError::Layout(LayoutError::Short { actual: 30, .. }))));
 }
 
 #[test]
 fn a_broken_jpeg_is_an_error() {
     let bad = Frame { format: PixelFormat::Mjpeg, bytes: vec![0xff, 0xd8, 0xff], ..Frame::default() };
-    assert!(matches!(to_rgb(&bad, &mut Vec::new()), Err(ConvertError::Jpeg(_))));
+    assert!(matches!(view(&bad, &mut Vec::new()), Err(ConvertError::Jpeg(_))));
+    assert_eq!(to_rgb(Pixels::from(&bad), &mut Vec::new()), Err(LayoutError::Compressed));
 }
 
 proptest! {
@@ -152,7 +169,7 @@ proptest! {
     ) {
         let frame = Frame { format: RAW[format], width, height, stride, bytes: vec![90; length], ..Frame::default() };
         let mut rgb = Vec::new();
-        if to_rgb(&frame, &mut rgb).is_ok() {
+        if to_rgb(Pixels::from(&frame), &mut rgb).is_ok() {
             prop_assert_eq!(rgb, slow(&frame));
         }
     }

@@ -14,7 +14,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::huffman::with_huffman_tables;
-use super::letterbox::Size;
+use super::pixels::Size;
 
 /// Most pixels of a picture: beyond it a board would run out of memory.
 pub const MAX_PIXELS: u64 = 100_000_000;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::super::letterbox::Size;
+use super::super::pixels::Size;
 use super::*;
 
 const CLASSES: usize = 3;

@@ -5,64 +5,24 @@
 //! bit (`tests::equals_opencv`): coefficients of 11 bits, horizontal sums cut to 15 bits, then the vertical
 //! sum.
 
+use super::pixels::{LayoutError, Pixels, Size};
+pub use crate::kernels::rows::PIXEL;
+use crate::kernels::rows::{Columns, Rows, WEIGHT_BITS};
+
 /// Grey level around the picture.
 pub const GREY: u8 = 114;
-/// Bytes of one pixel of the engine's input: `r, g, b, 0`.
-pub const PIXEL: usize = 4;
-/// Fraction bits of a coefficient.
-const COEFFICIENT_BITS: u32 = 11;
-
-/// Width and height in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Size {
-    /// Pixels per row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-}
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{}", self.width, self.height)
-    }
-}
-
-/// A view of an RGB picture, 3 bytes a pixel.
-#[derive(Debug, Clone, Copy)]
-pub struct Pixels<'a> {
-    /// Size.
-    pub size: Size,
-    /// Bytes from one row to the next, at least `3 * width`.
-    pub stride: usize,
-    /// `[height][stride]`; the last row may end after `3 * width` bytes.
-    pub bytes: &'a [u8],
-}
-
-impl<'a> From<&'a image::RgbImage> for Pixels<'a> {
-    fn from(image: &'a image::RgbImage) -> Self {
-        let size = Size { width: image.width() as usize, height: image.height() as usize };
-        Self { size, stride: 3 * size.width, bytes: image.as_raw() }
-    }
-}
 
 /// What the caller of [`Letterbox`] got wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LetterboxError {
-    /// A side is zero.
-    #[error("the picture is {size}; it must have at least one pixel")]
-    EmptyPicture {
-        /// The picture's size.
+    /// The picture's bytes are not what its layout promises.
+    #[error(transparent)]
+    Picture(#[from] LayoutError),
+    /// A side of the input is zero.
+    #[error("an input of {size} has no pixels")]
+    EmptyInput {
+        /// The input's size.
         size: Size,
-    },
-    /// The view's bytes end before its last row.
-    #[error("a picture of {size} needs {needed} bytes at this stride, the buffer has {actual}")]
-    ShortPicture {
-        /// The picture's size.
-        size: Size,
-        /// Bytes needed.
-        needed: usize,
-        /// Bytes given.
-        actual: usize,
     },
     /// The output buffer has another length.
     #[error("an input of {size} takes {needed} bytes, the buffer has {actual}")]
@@ -154,12 +114,18 @@ struct Tap {
 }
 
 /// A letterbox with its buffers; reuse it from frame to frame.
+///
+/// A picture goes through it row by row, in whatever layout it has: only the rows that the input needs are
+/// read, each once, and no picture lies between.
 #[derive(Debug, Default)]
 pub struct Letterbox {
+    kernels: Rows,
     placement: Option<Placement>,
-    columns: Vec<Tap>,
+    columns: Columns,
     rows: Vec<Tap>,
-    /// Two horizontally resized source rows `[resized.width][4]`, 15 bits: `sum >> 4`.
+    /// One source row `[source.width + 1][4]`; the last pixel only ever counts 0.
+    line: Vec<u8>,
+    /// Two horizontally resized source rows `[resized.width][4]`, 15 bits.
     strips: [Vec<i16>; 2],
     /// Which source row each strip holds.
     held: [Option<usize>; 2],
@@ -171,9 +137,17 @@ impl Letterbox {
         Self::default()
     }
 
+    /// As [`Letterbox::new`], with other kernels than the best ones.
+    pub fn with(kernels: Rows) -> Self {
+        Self { kernels, ..Self::default() }
+    }
+
     /// Writes `picture` into `out`, `[input.height][input.width][4]` bytes `r, g, b, 0`, less `offset`.
     ///
     /// `offset` is subtracted from every byte, wrapping (128 where activations are stored as `i8`).
+    ///
+    /// # Errors
+    /// [`LetterboxError`]; nothing is written then.
     pub fn run(
         &mut self,
         picture: Pixels<'_>,
@@ -181,29 +155,20 @@ impl Letterbox {
         offset: u8,
         out: &mut [u8],
     ) -> Result<Placement, LetterboxError> {
-        let size = picture.size;
-        if size.width == 0 || size.height == 0 || input.width == 0 || input.height == 0 {
-            return Err(LetterboxError::EmptyPicture { size });
-        }
-        let row = 3 * size.width;
-        let needed = (size.height - 1).saturating_mul(picture.stride).saturating_add(row);
-        if picture.bytes.len() < needed || picture.stride < row {
-            return Err(LetterboxError::ShortPicture { size, needed, actual: picture.bytes.len() });
+        picture.check()?;
+        if input.width == 0 || input.height == 0 {
+            return Err(LetterboxError::EmptyInput { size: input });
         }
         let needed = input.height * input.width * PIXEL;
         if out.len() != needed {
             return Err(LetterboxError::OutputLength { size: input, needed, actual: out.len() });
         }
 
-        let placement = Placement::new(size, input);
+        let placement = Placement::new(picture.size, input);
         self.prepare(placement);
         let stored = |value: u8| value.wrapping_sub(offset);
         let grey = [stored(GREY), stored(GREY), stored(GREY), stored(0)];
-        let fill = |bytes: &mut [u8]| {
-            for pixel in bytes.chunks_exact_mut(PIXEL) {
-                pixel.copy_from_slice(&grey);
-            }
-        };
+        let fill = |bytes: &mut [u8]| bytes.as_chunks_mut().0.fill(grey);
         let line = input.width * PIXEL;
         let (above, rest) = out.split_at_mut(placement.top * line);
         let (middle, below) = rest.split_at_mut(placement.resized.height * line);
@@ -226,8 +191,12 @@ impl Letterbox {
             return;
         }
         let Placement { source, resized, .. } = placement;
-        fill_taps(&mut self.columns, source.width, resized.width, true);
-        fill_taps(&mut self.rows, source.height, resized.height, false);
+        // Where a column's neighbour is the pixel itself, at the border, its weight is 0: any will do.
+        self.columns.fill(taps(source.width, resized.width, true).map(|tap| (tap.first as u32, tap.weights)));
+        self.rows.clear();
+        self.rows.extend(taps(source.height, resized.height, false));
+        self.line.clear();
+        self.line.resize((source.width + 1) * PIXEL, 0);
         for strip in &mut self.strips {
             strip.clear();
             strip.resize(resized.width * PIXEL, 0);
@@ -237,17 +206,21 @@ impl Letterbox {
 
     /// Row `y` of the resized picture into `target`, `[resized.width][4]`.
     fn write_row(&mut self, picture: Pixels<'_>, y: usize, offset: u8, target: &mut [u8]) {
-        let tap = self.rows[y];
-        let first = self.strip(picture, tap.first, tap.second);
-        let second = self.strip(picture, tap.second, tap.first);
-        let weights = tap.weights.map(i32::from);
-        let pairs = self.strips[first].iter().zip(&self.strips[second]);
-        for (byte, (&a, &b)) in target.iter_mut().zip(pairs) {
-            let high = |value: i16, weight: i32| (i32::from(value) * weight) >> 16;
-            // At most (255 * 4 + 2) >> 2 = 255: no clamp is needed.
-            let value = (high(a, weights[0]) + high(b, weights[1]) + 2) >> 2;
-            *byte = (value as u8).wrapping_sub(offset);
+        if target.len() == PIXEL * picture.size.width && self.rows.len() == picture.size.height {
+            // In its own size: all weights are 2048 and 0, and what the shifts cut off is 0.
+            self.kernels.colours(picture.row(y), target);
+            target.iter_mut().for_each(|byte| *byte = byte.wrapping_sub(offset));
+            return;
         }
+        let Tap { first, second, weights } = self.rows[y];
+        // A row that counts nothing need not be read.
+        let [first, second] = match weights {
+            [_, 0] => [first; 2],
+            [0, _] => [second; 2],
+            _ => [first, second],
+        };
+        let strips = [self.strip(picture, first, second), self.strip(picture, second, first)];
+        self.kernels.down(strips.map(|strip| &self.strips[strip][..]), weights, offset, target);
     }
 
     /// The strip that holds source row `row`, computed unless present; `keep` is not overwritten.
@@ -256,15 +229,8 @@ impl Letterbox {
             return strip;
         }
         let strip = usize::from(self.held[0] == Some(keep));
-        let start = row * picture.stride;
-        let source = &picture.bytes[start..start + 3 * picture.size.width];
-        for (target, tap) in self.strips[strip].chunks_exact_mut(PIXEL).zip(&self.columns) {
-            let (a, b) = (&source[3 * tap.first..][..3], &source[3 * tap.second..][..3]);
-            let [wa, wb] = tap.weights.map(i32::from);
-            for channel in 0..3 {
-                target[channel] = ((i32::from(a[channel]) * wa + i32::from(b[channel]) * wb) >> 4) as i16;
-            }
-        }
+        self.kernels.colours(picture.row(row), &mut self.line[..PIXEL * picture.size.width]);
+        self.kernels.across(&self.columns, &self.line, &mut self.strips[strip]);
         self.held[strip] = Some(row);
         strip
     }
@@ -274,12 +240,11 @@ impl Letterbox {
 ///
 /// Outside the source both neighbours are its border. Columns then take one of them whole (`snap`), rows
 /// keep their weights: that changes a rounding, so both ways are followed.
-fn fill_taps(taps: &mut Vec<Tap>, from: usize, to: usize, snap: bool) {
+fn taps(from: usize, to: usize, snap: bool) -> impl Iterator<Item = Tap> {
     let scale = 1.0 / (to as f64 / from as f64);
-    let one = f32::from(1u16 << COEFFICIENT_BITS);
+    let one = f32::from(1u16 << WEIGHT_BITS);
     let last = from as isize - 1;
-    taps.clear();
-    taps.extend((0..to).map(|i| {
+    (0..to).map(move |i| {
         let position = ((i as f64 + 0.5) * scale - 0.5) as f32;
         let mut index = position.floor() as isize;
         let mut fraction = position - index as f32;
@@ -293,7 +258,7 @@ fn fill_taps(taps: &mut Vec<Tap>, from: usize, to: usize, snap: bool) {
             second: (index + 1).clamp(0, last) as usize,
             weights: [weight(1.0 - fraction), weight(fraction)],
         }
-    }));
+    })
 }
 
 #[cfg(test)]

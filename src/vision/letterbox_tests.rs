@@ -1,7 +1,11 @@
 //! Letterboxing against OpenCV and Ultralytics. The hashes are those of Ultralytics 8.4's `LetterBox` on
 //! OpenCV 5.0 for the same pictures.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::frame::Frame;
+use crate::vision::convert::tests::{RAW, frame, slow};
 
 /// Pictures without files: bytes that are a hash of their index.
 fn picture(width: usize, height: usize) -> Vec<u8> {
@@ -17,7 +21,7 @@ fn picture(width: usize, height: usize) -> Vec<u8> {
 }
 
 fn view(bytes: &[u8], width: usize, height: usize) -> Pixels<'_> {
-    Pixels { size: Size { width, height }, stride: 3 * width, bytes }
+    Pixels::rgb(Size { width, height }, bytes)
 }
 
 /// FNV-1a over the colours, the padding bytes left out.
@@ -64,6 +68,95 @@ fn equals_opencv() {
     }
 }
 
+/// The letterbox in two steps with plain loops: a picture of packed RGB, then each byte of the input from its four
+/// pixels.
+fn two_steps(rgb: &[u8], size: Size, input: Size, offset: u8) -> Vec<u8> {
+    let placement = Placement::new(size, input);
+    let columns: Vec<Tap> = taps(size.width, placement.resized.width, true).collect();
+    let rows: Vec<Tap> = taps(size.height, placement.resized.height, false).collect();
+    let mut out = Vec::new();
+    for y in 0..input.height {
+        for x in 0..input.width {
+            let row = y.checked_sub(placement.top).and_then(|y| rows.get(y));
+            let column = x.checked_sub(placement.left).and_then(|x| columns.get(x));
+            let pixel = match (row, column) {
+                (Some(row), Some(column)) => [0, 1, 2].map(|channel| {
+                    let across = |y: usize| {
+                        let [a, b] = [column.first, column.second]
+                            .map(|x| i32::from(rgb[3 * (y * size.width + x) + channel]));
+                        (a * i32::from(column.weights[0]) + b * i32::from(column.weights[1])) >> 4
+                    };
+                    let part = |y, weight| (across(y) * i32::from(weight)) >> 16;
+                    (part(row.first, row.weights[0]) + part(row.second, row.weights[1]) + 2) >> 2
+                }),
+                _ => [i32::from(GREY); 3],
+            };
+            out.extend(pixel.map(|value| (value as u8).wrapping_sub(offset)));
+            out.push(0u8.wrapping_sub(offset));
+        }
+    }
+    out
+}
+
+/// That every set of kernels makes of a frame what [`two_steps`] makes of its RGB.
+fn assert_two_steps(letterboxes: &mut [Letterbox], frame: &Frame, input: Size, offset: u8) {
+    let pixels = Pixels::from(frame);
+    let want = two_steps(&slow(frame), pixels.size, input, offset);
+    for letterbox in letterboxes {
+        let mut out = vec![7; input.width * input.height * PIXEL];
+        letterbox.run(pixels, input, offset, &mut out).unwrap();
+        let same = out == want;
+        let (Frame { format, stride, .. }, size) = (frame, pixels.size);
+        assert!(same, "{format} {size} stride {stride} into {input}: {:?}", letterbox.kernels);
+    }
+}
+
+fn letterboxes() -> [Letterbox; 2] {
+    [Letterbox::with(Rows::scalar()), Letterbox::new()]
+}
+
+#[test]
+fn one_pass_equals_two_steps() {
+    let mut letterboxes = letterboxes();
+    for format in RAW {
+        for (width, height, input_width, input_height) in [
+            (1, 1, 32, 32),
+            (2, 1, 32, 64),
+            (3, 3, 3, 3),
+            (5, 7, 64, 96),
+            (64, 48, 64, 64),
+            (65, 49, 65, 64),
+            (128, 72, 64, 64),
+            (129, 73, 64, 64),
+            (131, 50, 64, 32),
+            (192, 108, 64, 64),
+            (300, 2, 64, 64),
+            (3, 170, 96, 96),
+        ] {
+            let input = Size { width: input_width, height: input_height };
+            for (padding, offset) in [(0, 0), (6, 128)] {
+                let frame = frame(format, width, height, padding);
+                assert_two_steps(&mut letterboxes, &frame, input, offset);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn one_pass_equals_two_steps_at_any_size(
+        format in 0usize..7,
+        (width, height) in (1usize..150, 1usize..90),
+        (input_width, input_height) in (1usize..100, 1usize..100),
+        padding in 0usize..20,
+        offset in prop::bool::ANY,
+    ) {
+        let frame = frame(RAW[format], width, height, padding);
+        let input = Size { width: input_width, height: input_height };
+        assert_two_steps(&mut letterboxes(), &frame, input, if offset { 128 } else { 0 });
+    }
+}
+
 #[test]
 fn a_strided_picture_gives_the_same() {
     let (width, height, stride) = (37, 23, 128);
@@ -76,8 +169,7 @@ fn a_strided_picture_gives_the_same() {
     let (mut a, mut b) = (vec![0; 64 * 64 * PIXEL], vec![1; 64 * 64 * PIXEL]);
     let mut letterbox = Letterbox::new();
     letterbox.run(view(&packed, width, height), input, 0, &mut a).unwrap();
-    let size = Size { width, height };
-    letterbox.run(Pixels { size, stride, bytes: &strided }, input, 0, &mut b).unwrap();
+    letterbox.run(Pixels { stride, ..view(&strided, width, height) }, input, 0, &mut b).unwrap();
     assert!(a == b);
 }
 
@@ -124,12 +216,11 @@ fn wrong_buffers_are_refused() {
     let mut out = vec![0; 32 * 32 * PIXEL];
     let bytes = [0; 12];
     let short = letterbox.run(view(&bytes, 2, 3), input, 0, &mut out);
-    assert_eq!(
-        short.unwrap_err().to_string(),
-        "a picture of 2x3 needs 18 bytes at this stride, the buffer has 12"
-    );
+    assert_eq!(short.unwrap_err().to_string(), "a RGB3 frame of 2x3 takes 18 bytes, this one has 12");
     let empty = letterbox.run(view(&bytes, 0, 3), input, 0, &mut out);
-    assert!(matches!(empty, Err(LetterboxError::EmptyPicture { .. })));
+    assert!(matches!(empty, Err(LetterboxError::Picture(LayoutError::Sides { .. }))));
+    let nothing = letterbox.run(view(&bytes, 2, 2), Size { width: 0, height: 32 }, 0, &mut out);
+    assert!(matches!(nothing, Err(LetterboxError::EmptyInput { .. })));
     let length = letterbox.run(view(&bytes, 2, 2), input, 0, &mut out[1..]);
     assert!(matches!(length, Err(LetterboxError::OutputLength { .. })));
 }

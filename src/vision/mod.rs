@@ -10,10 +10,12 @@ pub mod draw;
 mod huffman;
 pub mod letterbox;
 pub mod math;
+pub mod pixels;
 
-pub use convert::{ConvertError, to_rgb};
+pub use convert::{ConvertError, to_rgb, view};
 pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
 pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions, REG_MAX};
 pub use draw::{SaveError, draw_detections, encode_jpeg, save_image};
 pub use huffman::with_huffman_tables;
-pub use letterbox::{Letterbox, LetterboxError, Pixels, Placement, Size};
+pub use letterbox::{Letterbox, LetterboxError, Placement};
+pub use pixels::{LayoutError, Pixels, Size};

@@ -62,7 +62,7 @@ fn look(model: Model) -> Result<(), String> {
     };
     let mut detector = Detector::new(engine, Fit::Exact(Size { width: 64, height: 64 }));
     let rgb = models::picture(1, [40, 60]);
-    let picture = Pixels { size: Size { width: 60, height: 40 }, stride: 180, bytes: &rgb };
+    let picture = Pixels::rgb(Size { width: 60, height: 40 }, &rgb);
     match detector.detect(picture, &NmsOptions { confidence: 0.01, ..NmsOptions::default() }) {
         Ok(_) => Ok(()),
         Err(ghostlight::detector::DetectError::Engine(

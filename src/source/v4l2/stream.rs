@@ -7,7 +7,7 @@ use super::driver::{Driver, Filled, Layout, Mapping, Ready};
 use super::error::{Step, fault};
 use crate::frame::{Frame, PixelFormat};
 use crate::source::{Next, SourceError};
-use crate::vision::convert::row_bytes;
+use crate::vision::pixels::row_bytes;
 
 /// Buffers that the driver is asked for: one is filled, one is filled next, two wait for this program.
 const BUFFERS: u32 = 4;
