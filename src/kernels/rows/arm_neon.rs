@@ -1,7 +1,7 @@
 //! Row kernels for NEON, which every aarch64 CPU has.
 //!
 //! Colours: 16 pixels a round, their even and odd Y apart, since a pair shares its U and V; structured loads
-//! take pairs apart, structured stores make pixels. Across: 4 columns a round. Down: 8 bytes a round.
+//! take pairs apart, structured stores make pixels. Across: 4 columns a round. Down: 16 bytes a round.
 //! Test: `kernels::rows::tests`.
 
 use std::arch::aarch64::*;
@@ -130,13 +130,15 @@ unsafe fn across(columns: &Columns, row: &[u8], out: &mut [i16]) {
         // SAFETY: columns `x` to `x + 3` are there, `row` has two pixels from each one's first on, and `out` has the
         // four columns' 16 numbers.
         unsafe {
-            let firsts = columns.firsts.as_ptr().add(x);
             let weights = vld1q_s16(columns.weights.as_ptr().add(x).cast());
-            let pixels = |i: usize| {
-                let at = row.as_ptr().add(PIXEL * *firsts.add(i) as usize);
-                vreinterpretq_s16_u16(vmovl_u8(vld1_u8(at)))
+            let wide = |pixels| vreinterpretq_s16_u16(vmovl_u8(pixels));
+            let [p, q, r, s] = if columns.halves {
+                let [low, high] = [x, x + 2].map(|x| vld1q_u8(row.as_ptr().add(2 * PIXEL * x)));
+                [vget_low_u8(low), vget_high_u8(low), vget_low_u8(high), vget_high_u8(high)].map(wide)
+            } else {
+                let firsts = columns.firsts.as_ptr().add(x);
+                [0, 1, 2, 3].map(|i| wide(vld1_u8(row.as_ptr().add(PIXEL * *firsts.add(i) as usize))))
             };
-            let [p, q, r, s] = [pixels(0), pixels(1), pixels(2), pixels(3)];
             let first = column::<0, 1>(p, weights);
             let second = column::<2, 3>(q, weights);
             vst1q_s16(
@@ -165,17 +167,18 @@ fn column<const A: i32, const B: i32>(pixels: int16x8_t, weights: int16x8_t) -> 
 /// # Safety
 /// - Duties of [`RowKernels::down`].
 unsafe fn down(rows: [&[i16]; 2], weights: [i16; 2], offset: u8, out: &mut [u8]) {
-    let done = out.len() / 8 * 8;
-    for x in (0..done).step_by(8) {
-        // SAFETY: both rows and `out` are as long, and 8 of each are left.
+    let done = out.len() / 16 * 16;
+    for x in (0..done).step_by(16) {
+        // SAFETY: both rows and `out` are as long, and 16 of each are left.
         unsafe {
             // SQDMULH doubles; what it cuts off, and the halving after it, is what `>> 16` cuts off.
-            let high = |row: &[i16], weight: i16| {
-                vshrq_n_s16::<1>(vqdmulhq_n_s16(vld1q_s16(row.as_ptr().add(x)), weight))
+            let double = |row: &[i16], x, weight| vqdmulhq_n_s16(vld1q_s16(row.as_ptr().add(x)), weight);
+            let sum = |x| {
+                let first = vshrq_n_s16::<1>(double(rows[0], x, weights[0]));
+                vreinterpretq_u16_s16(vsraq_n_s16::<1>(first, double(rows[1], x, weights[1])))
             };
-            let sum = vaddq_s16(high(rows[0], weights[0]), high(rows[1], weights[1]));
-            let bytes = vrshrn_n_u16::<2>(vreinterpretq_u16_s16(sum));
-            vst1_u8(out.as_mut_ptr().add(x), vsub_u8(bytes, vdup_n_u8(offset)));
+            let bytes = vrshrn_high_n_u16::<2>(vrshrn_n_u16::<2>(sum(x)), sum(x + 8));
+            vst1q_u8(out.as_mut_ptr().add(x), vsubq_u8(bytes, vdupq_n_u8(offset)));
         }
     }
     scalar::down(rows.map(|row| &row[done..]), weights, offset, &mut out[done..]);
