@@ -9,10 +9,14 @@ mod daemon;
 mod schema;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use daemon::Folder;
+use ghostlight::frame::{Frame, PixelFormat};
+use ghostlight::vision::{Pixels, to_rgb};
 use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../src/sink/detections.schema.json");
@@ -196,6 +200,87 @@ fn an_absent_camera_is_awaited() {
     let (code, said) = running.end();
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(said.matches("/dev/video-absent").count(), 1, "told once: {said}");
+}
+
+/// A frame of YUYV, brighter to the right, its colours changing.
+fn yuyv(width: usize, height: usize) -> Frame {
+    let pair =
+        |x: usize, y: usize| [30 + 4 * x, 20 + 3 * y, 32 + 4 * x, 230 - 3 * x].map(|sample| sample as u8);
+    let bytes = (0..height).flat_map(|y| (0..width / 2).flat_map(move |x| pair(x, y))).collect();
+    Frame { format: PixelFormat::Yuyv, width, height, stride: 2 * width, bytes, ..Frame::default() }
+}
+
+const RAW: &str = "[source]\nurl = '-'\nformat = 'yuyv'\nwidth = 96\nheight = 64\n[model]\nconf = 0.01\n";
+
+#[test]
+fn a_raw_frame_gives_what_its_picture_gives() {
+    let folder = Folder::new();
+    let frame = yuyv(96, 64);
+    let mut rgb = Vec::new();
+    to_rgb(Pixels::from(&frame), &mut rgb).unwrap();
+    image::RgbImage::from_raw(96, 64, rgb).unwrap().save(folder.path().join("a.png")).unwrap();
+    fs::write(folder.path().join("film"), &frame.bytes).unwrap();
+    fs::write(folder.path().join("g.toml"), RAW).unwrap();
+    let film = fs::File::open(folder.path().join("film")).unwrap();
+    let detections = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        parsed(String::from_utf8(output.stdout).unwrap().trim_end())["detections"].clone()
+    };
+    let raw = detections(folder.ghostlight(&["run", "--config", "g.toml"]).stdin(film));
+    let words = ["detect", "a.png", "--conf", "0.01", "--format", "jsonl"];
+    assert_eq!(raw, detections(&mut folder.ghostlight(&words)));
+    assert!(!raw.as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_raw_frame_becomes_a_picture_for_who_asks() {
+    let folder = Folder::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let metrics = format!("[metrics]\nlisten = '127.0.0.1:{port}'\n");
+    // Without boxes drawn into it.
+    fs::write(folder.path().join("g.toml"), RAW.replace("0.01", "1.0") + &metrics).unwrap();
+    let frame = yuyv(96, 64);
+    let mut child = folder
+        .ghostlight(&["run", "--config", "g.toml"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let bytes = frame.bytes.clone();
+    let camera = std::thread::spawn(move || {
+        while pipe.write_all(&bytes).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let ask = || {
+        let mut server = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        server
+            .write_all(b"GET /snapshot.jpg HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .ok()?;
+        let mut answer = Vec::new();
+        server.read_to_end(&mut answer).ok()?;
+        let start = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        image::load_from_memory(&answer[start..]).ok().map(|image| image.into_rgb8())
+    };
+    let began = Instant::now();
+    let image = loop {
+        if let Some(image) = ask() {
+            break image;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "no picture");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    camera.join().unwrap();
+    let mut rgb = Vec::new();
+    to_rgb(Pixels::from(&frame), &mut rgb).unwrap();
+    assert_eq!(image.dimensions(), (96, 64));
+    let off: u64 = image.as_raw().iter().zip(&rgb).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
+    assert!(off < 6 * rgb.len() as u64, "{} off on average", off / rgb.len() as u64);
 }
 
 #[test]

@@ -50,7 +50,6 @@ fn colours_equal_scalar() {
             if extreme {
                 bytes.iter_mut().for_each(|byte| *byte = if *byte < 128 { 0 } else { 255 });
             }
-            // The exact length: a read past a row's end is one that Miri and the sanitizers see.
             for (layout, row) in layouts(&bytes, width).into_iter().enumerate() {
                 let [have, want] = [Rows::best(), Rows::scalar()]
                     .map(|rows| guarded(PIXEL * width, GUARD, |out| rows.colours(row, out)));
