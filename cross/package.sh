@@ -35,7 +35,11 @@ build() ( # TRIPLE
     IFS=$'\x1f'
     export CARGO_ENCODED_RUSTFLAGS="${flags[*]}"
     case $BUILD in
-        zigbuild) cargo zigbuild --locked --release --target "$1.$GLIBC" ;;
+        zigbuild)
+            # It takes the flags apart at spaces.
+            [[ $PWD != *[[:space:]]* ]] || fail "a space in this folder's path: move it, or BUILD=cross"
+            cargo zigbuild --locked --release --target "$1.$GLIBC"
+            ;;
         cross | cargo) $BUILD build --locked --release --target "$1" ;;
         *) fail "BUILD=$BUILD: give zigbuild, cross or cargo" ;;
     esac

@@ -75,4 +75,4 @@ sleep 1
 v4l2-ctl -d /dev/video0 --set-ctrl percentage_of_dropped_buffers=100
 doctor
 report
-check "the camera is silent" says 'warning  source: /dev/video0: no picture for 5 s; check its cable'
+check "the camera is silent" says 'warning  source: /dev/video0: no picture for [0-9]* s; check '
