@@ -10,7 +10,7 @@ use crate::cli::cameras::Camera;
 use crate::cli::root::Root;
 use crate::frame::Frame;
 use crate::source::{self, Next, SourceError, SourceOptions, v4l2};
-use crate::vision::{Size, to_rgb};
+use crate::vision::{Pixels, Size, view};
 
 /// Longest wait for a picture.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -158,8 +158,10 @@ fn take(options: &SourceOptions, patience: Duration) -> Result<Picture, Fault> {
     while let Some(left) = patience.checked_sub(began.elapsed()) {
         match source.next(&mut frame, left).map_err(Fault::Source)? {
             // A camera's first pictures may be broken.
-            Next::Frame => match to_rgb(&frame, &mut rgb) {
-                Ok(size) => return Ok(Picture { source: source.describe(), size, after: began.elapsed() }),
+            Next::Frame => match view(&frame, &mut rgb) {
+                Ok(Pixels { size, .. }) => {
+                    return Ok(Picture { source: source.describe(), size, after: began.elapsed() });
+                }
                 Err(_) => damaged = true,
             },
             Next::Nothing => {}

@@ -40,7 +40,7 @@ pub fn look(loaded: &Loaded) -> (Line, Option<Works>) {
 fn time(runner: &mut dyn Runner) -> Result<f64, CliError> {
     let size = runner.input();
     let bytes = vec![0; 3 * size.width * size.height];
-    let picture = Pixels { size, stride: 3 * size.width, bytes: &bytes };
+    let picture = Pixels::rgb(size, &bytes);
     runner.detect(picture, &NmsOptions::default())?;
     let answer = runner.detect(picture, &NmsOptions::default())?;
     Ok(answer.preprocess_ms + answer.inference_ms + answer.postprocess_ms)
