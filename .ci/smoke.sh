@@ -29,6 +29,11 @@ done
 
 "$bin" inspect "$GHOSTLIGHT_MODEL" | head -n 12
 "$bin" bench --iters 10 --threads 1
+
+if command -v python3 >/dev/null; then
+    python3 tests/benches/roofline.py target/release/ghostlight models/parking-yolov8n-dynamicconv.safetensors roofline.svg
+    rm roofline.svg
+fi
 size=$(stat -c %s "$bin")
 echo "binary: $size bytes"
 [ "$size" -le 10000000 ]
