@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a test may stop at what it did not expect
 
-#[allow(dead_code)]
 mod common;
 
 use std::fs;
