@@ -4,7 +4,9 @@ play_picture
 mkdir -p /etc/mosquitto/certs
 cd /etc/mosquitto/certs
 curve="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-openssl req -x509 $curve -days 3650 -subj /CN=home -keyout ca.key -out ca.pem 2>/dev/null
+for name in ca other; do
+    openssl req -x509 $curve -days 3650 -subj /CN=home -keyout $name.key -out $name.pem 2>/dev/null
+done
 sign() { # NAME EXTENSION
     openssl req -x509 $curve -days 825 -CA ca.pem -CAkey ca.key -subj "/CN=$1" -addext "$2" \
         -addext "basicConstraints=critical,CA:FALSE" -keyout "$1.key" -out "$1.pem" 2>/dev/null
@@ -22,14 +24,15 @@ online() { [ "$(subscribe -t ghostlight/yard/availability -C 1 -W 5)" = online ]
 tls 'allow_anonymous true'
 
 moment "a certificate that is not trusted"
-sed -i '/^\[mqtt\]/a port = 8883\ntls = true' "$CONFIG"
+sed -i '/^\[mqtt\]/a port = 8883\ntls = true\nca = "/etc/mosquitto/certs/other.pem"' "$CONFIG"
 check "starts" systemctl start ghostlight
 first=$(pid)
 check "tells that it does not trust it" wait_for 60 tells 'TLS: .*certificate'
+check "writes lines" wait_for 60 test -s "$LINES"
 goes_on "pictures go on" 2
 
 moment "trusted"
-sed -i '/^\[mqtt\]/a ca = "/etc/mosquitto/certs/ca.pem"' "$CONFIG"
+sed -i 's|certs/other.pem|certs/ca.pem|' "$CONFIG"
 systemctl reload ghostlight
 check "is online" wait_for 90 online
 check "same process" is_process "$first"
