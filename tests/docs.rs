@@ -13,11 +13,14 @@
 mod common;
 #[path = "support/reader.rs"]
 mod reader;
+#[path = "support/sources.rs"]
+mod sources;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use reader::Reader;
+use sources::source_files;
 
 /// Blocks that nothing runs: more are a sign that the mark is too handy.
 const MOST_NOT_RUN: usize = 6;
@@ -159,8 +162,7 @@ fn links_lead_somewhere() {
 /// Messages that are explained are messages that the program has: each piece between `…` stands in the sources.
 #[test]
 fn explained_messages_exist() {
-    let mut sources = String::new();
-    collect(&root().join("src"), &mut sources);
+    let sources: String = source_files().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let text = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
     let mut checked = 0;
@@ -171,15 +173,4 @@ fn explained_messages_exist() {
         checked += 1;
     }
     assert!(checked > 15, "{checked}");
-}
-
-fn collect(folder: &Path, text: &mut String) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, text);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            text.push_str(&fs::read_to_string(path).unwrap());
-        }
-    }
 }

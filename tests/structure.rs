@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a test may stop at what it did not expect
 
+#[path = "support/sources.rs"]
+mod sources;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use sources::source_files;
 
 /// Modules from the bottom up; a module may use those of a lower level, and itself.
 const LEVELS: &[&[&str]] = &[
@@ -20,24 +25,6 @@ const LEVELS: &[&[&str]] = &[
 
 /// Lines after which a file is too long to be read in one sitting.
 const LINES: usize = 550;
-
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-fn source_files() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    found.sort();
-    found
-}
 
 /// The top-level module of a file: `src/engine/place.rs` is `engine`.
 fn module(path: &Path) -> String {
