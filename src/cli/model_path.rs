@@ -11,8 +11,10 @@ use crate::config;
 pub const VARIABLE: &str = "GHOSTLIGHT_MODEL";
 /// The model that is taken when nobody names one, in the working directory.
 const HERE: &str = "models/default.safetensors";
-/// The same where the program is installed, below `/usr` or another prefix.
+/// The same below the prefix where the program is installed.
 const SHARED: &str = "share/ghostlight/models/default.safetensors";
+/// The same where packages put it.
+pub const SYSTEM: &str = "/usr/share/ghostlight/models/default.safetensors";
 
 /// The model's path: the flag, else the variable, else the configuration's, else the first usual place where
 /// there is one.
@@ -32,7 +34,7 @@ fn places() -> Vec<PathBuf> {
     let mut places = vec![PathBuf::from(HERE)];
     let program = env::current_exe().ok();
     places.extend(program.as_deref().and_then(Path::parent).and_then(Path::parent).map(|p| p.join(SHARED)));
-    let system = Path::new("/usr").join(SHARED);
+    let system = PathBuf::from(SYSTEM);
     if !places.contains(&system) {
         places.push(system);
     }

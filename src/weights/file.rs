@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Deref;
 use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::card::Card;
 use super::check;
 use super::error::WeightsError;
-use super::graph::{ActQuant, QGraph, QNode, TensorSpec, inherited};
-use super::header::{self, Header, Tensors};
+use super::graph::{ActQuant, QNode, TensorSpec, inherited};
+use super::header::Header;
 use crate::kernels::Arena;
-use crate::model::graph::{ModelInfo, NodeId};
+use crate::model::graph::NodeId;
 
 /// Version of the format that this program reads and writes.
 pub const FORMAT: &str = "1";
@@ -60,23 +60,17 @@ impl Storage {
 #[derive(Debug)]
 pub struct Model {
     storage: Storage,
-    /// Byte ranges in the file with their suffixes, by the node's name: looked up per picture, so
-    /// that no full name is put together there.
-    tensors: Tensors,
-    /// The quantised graph.
-    pub graph: QGraph,
-    /// Names and numbers.
-    pub info: ModelInfo,
-    /// Error report of the conversion, JSON text; empty where there is none.
-    pub report: String,
-    /// sha256 of the checkpoint, hexadecimal; empty where unknown.
-    pub source_sha256: String,
-    /// Licence of the weights; empty where unknown.
-    pub license: String,
-    /// What people say of it.
-    pub card: Card,
+    header: Header,
     quants: Vec<ActQuant>,
-    floats: Vec<bool>,
+}
+
+/// All that the header says is the model's own.
+impl Deref for Model {
+    type Target = Header;
+
+    fn deref(&self) -> &Header {
+        &self.header
+    }
 }
 
 impl Model {
@@ -120,24 +114,11 @@ impl Model {
     }
 
     fn new(storage: Storage) -> Result<Self, WeightsError> {
-        let Header { graph, info, report, source_sha256, license, card, tensors, floats, .. } =
-            Header::parse(storage.bytes())?;
-        let quants = Vec::new();
-        let mut model =
-            Self { storage, tensors, graph, info, report, source_sha256, license, card, quants, floats };
+        let header = Header::parse(storage.bytes())?;
+        let mut model = Self { storage, header, quants: Vec::new() };
         check::values(&model)?;
         model.quants = propagate(&model);
         Ok(model)
-    }
-
-    /// Bytes of the file.
-    pub fn file_len(&self) -> usize {
-        self.storage.bytes().len()
-    }
-
-    /// `NAME@first eight digits of the source's sha256`, as detection lines name the model.
-    pub fn id(&self) -> String {
-        header::id(&self.info.name, &self.source_sha256)
     }
 
     fn tensor(&self, node: &QNode, suffix: &str) -> &[u8] {

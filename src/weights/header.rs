@@ -36,6 +36,8 @@ pub struct Header {
     pub card: Card,
     /// Bytes of the file.
     pub file_len: usize,
+    /// Byte ranges in the file with their suffixes, by the node's name: looked up per picture, so
+    /// that no full name is put together there.
     pub(super) tensors: Tensors,
     pub(super) floats: Vec<bool>,
 }
@@ -86,14 +88,9 @@ impl Header {
 
     /// `NAME@first eight digits of the source's sha256`, as detection lines name the model.
     pub fn id(&self) -> String {
-        id(&self.info.name, &self.source_sha256)
+        let hash: String = self.source_sha256.chars().take(8).collect();
+        if hash.is_empty() { self.info.name.clone() } else { format!("{}@{hash}", self.info.name) }
     }
-}
-
-/// See [`Header::id`].
-pub(super) fn id(name: &str, source_sha256: &str) -> String {
-    let hash: String = source_sha256.chars().take(8).collect();
-    if hash.is_empty() { name.to_owned() } else { format!("{name}@{hash}") }
 }
 
 /// The card; an empty one where the file has none.

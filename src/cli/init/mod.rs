@@ -23,8 +23,6 @@ use fill::Known;
 
 /// Where the file goes when the user is not root, who writes the service's.
 const HERE: &str = "ghostlight.toml";
-/// Where a model needs no name, wherever the daemon starts.
-const USUAL_MODEL: &str = "/usr/share/ghostlight/models/default.safetensors";
 /// Longest wait for a broker of this machine.
 const BROKER: Duration = Duration::from_secs(1);
 /// Longest wait for that broker's answer.
@@ -138,11 +136,11 @@ fn look_at_model(flag: Option<&Path>, known: &mut Known, notes: &mut Vec<String>
         }
     };
     match backend::open_model(&path) {
-        Ok(model) => known.classes = model.info.classes,
+        Ok(model) => known.classes = model.info.classes.clone(),
         Err(error) if flag.is_some() => return Err(error),
         Err(error) => notes.push(format!("the model's classes are not known: {error}")),
     }
-    if path != Path::new(USUAL_MODEL) {
+    if path != Path::new(model_path::SYSTEM) {
         // The daemon may start in another folder.
         known.model = Some(std::path::absolute(&path).map_err(|error| CliError::reading(&path, &error))?);
     }
@@ -179,8 +177,9 @@ fn tell(path: &Path, known: &Known, notes: &[String], out: &mut dyn Write) -> io
     let model = known.model.as_deref().filter(|model| hidden(model) && path.starts_with("/etc"));
     if let Some(model) = model {
         log::warn!(
-            "the service sees nothing below /home and /root: copy {} to {USUAL_MODEL} and run it again with --force",
-            model.display()
+            "the service sees nothing below /home and /root: copy {} to {} and run it again with --force",
+            model.display(),
+            model_path::SYSTEM
         );
     }
     writeln!(out, "wrote    {}", path.display())?;
