@@ -25,6 +25,12 @@ pub enum PixelFormat {
     Grey,
 }
 
+impl PixelFormat {
+    /// All but the compressed one.
+    pub const RAW: [Self; 7] =
+        [Self::Yuyv, Self::Uyvy, Self::Nv12, Self::Yu12, Self::Rgb3, Self::Bgr3, Self::Grey];
+}
+
 impl fmt::Display for PixelFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

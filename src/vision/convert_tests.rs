@@ -6,16 +6,6 @@ use super::*;
 use crate::kernels::rows::yuv_to_rgb;
 use crate::vision::pixels::{Size, chroma_stride, frame_bytes, row_bytes};
 
-pub(in crate::vision) const RAW: [PixelFormat; 7] = [
-    PixelFormat::Yuyv,
-    PixelFormat::Uyvy,
-    PixelFormat::Nv12,
-    PixelFormat::Yu12,
-    PixelFormat::Rgb3,
-    PixelFormat::Bgr3,
-    PixelFormat::Grey,
-];
-
 /// The formula of BT.601, unrounded and unclipped.
 fn exact(y: u8, u: u8, v: u8) -> [f64; 3] {
     let y = 255.0 / 219.0 * (f64::from(y) - 16.0);
@@ -88,7 +78,7 @@ pub(in crate::vision) fn slow(frame: &Frame) -> Vec<u8> {
 fn each_layout_is_read_where_it_lies() {
     let mut rgb = vec![7; 5];
     let mut ran = HashSet::new();
-    for format in RAW {
+    for format in PixelFormat::RAW {
         for (width, height) in [(1, 1), (2, 2), (3, 1), (1, 3), (5, 3), (6, 4), (33, 7)] {
             for padding in [0, 1, 2, 16] {
                 let frame = frame(format, width, height, padding);
@@ -98,12 +88,12 @@ fn each_layout_is_read_where_it_lies() {
             }
         }
     }
-    assert_eq!(ran.len(), RAW.len());
+    assert_eq!(ran.len(), PixelFormat::RAW.len());
 }
 
 #[test]
 fn a_truncated_frame_is_refused_at_every_length() {
-    for format in RAW {
+    for format in PixelFormat::RAW {
         let whole = frame(format, 5, 3, 3);
         let mut rgb = Vec::new();
         let (mut refused, mut read) = (0, 0);
@@ -167,7 +157,7 @@ proptest! {
         stride in 0usize..300,
         length in 0usize..4000,
     ) {
-        let frame = Frame { format: RAW[format], width, height, stride, bytes: vec![90; length], ..Frame::default() };
+        let frame = Frame { format: PixelFormat::RAW[format], width, height, stride, bytes: vec![90; length], ..Frame::default() };
         let mut rgb = Vec::new();
         if to_rgb(Pixels::from(&frame), &mut rgb).is_ok() {
             prop_assert_eq!(rgb, slow(&frame));

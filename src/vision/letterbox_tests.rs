@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::Frame;
-use crate::vision::convert::tests::{RAW, frame, slow};
+use crate::frame::{Frame, PixelFormat};
+use crate::vision::convert::tests::{frame, slow};
 
 /// Pictures without files: bytes that are a hash of their index.
 fn picture(width: usize, height: usize) -> Vec<u8> {
@@ -118,7 +118,7 @@ fn letterboxes() -> [Letterbox; 2] {
 #[test]
 fn one_pass_equals_two_steps() {
     let mut letterboxes = letterboxes();
-    for format in RAW {
+    for format in PixelFormat::RAW {
         for (width, height, input_width, input_height) in [
             (1, 1, 32, 32),
             (2, 1, 32, 64),
@@ -151,7 +151,7 @@ proptest! {
         padding in 0usize..20,
         offset in prop::bool::ANY,
     ) {
-        let frame = frame(RAW[format], width, height, padding);
+        let frame = frame(PixelFormat::RAW[format], width, height, padding);
         let input = Size { width: input_width, height: input_height };
         assert_two_steps(&mut letterboxes(), &frame, input, if offset { 128 } else { 0 });
     }

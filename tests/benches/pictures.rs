@@ -12,15 +12,6 @@ use ghostlight::vision::pixels::{frame_bytes, row_bytes};
 use ghostlight::vision::{Letterbox, Pixels, Size, decode_mjpeg, encode_jpeg, to_rgb};
 use image::{Rgb, RgbImage};
 
-const FORMATS: [PixelFormat; 7] = [
-    PixelFormat::Yuyv,
-    PixelFormat::Uyvy,
-    PixelFormat::Nv12,
-    PixelFormat::Yu12,
-    PixelFormat::Rgb3,
-    PixelFormat::Bgr3,
-    PixelFormat::Grey,
-];
 const INPUT: Size = Size { width: 640, height: 640 };
 const HD: Size = Size { width: 1280, height: 720 };
 
@@ -34,7 +25,7 @@ fn frame(format: PixelFormat, size: Size) -> Frame {
 fn preprocess(c: &mut Criterion) {
     let mut group = c.benchmark_group("preprocess");
     for (width, height) in [(1280, 720), (640, 480), (1920, 1080), (1296, 972), (320, 240)] {
-        for format in FORMATS {
+        for format in PixelFormat::RAW {
             let frame = frame(format, Size { width, height });
             let mut letterbox = Letterbox::new();
             let mut out = vec![0; INPUT.width * INPUT.height * 4];

@@ -31,6 +31,12 @@ lines() { wc -l <"$LINES"; }
 # more_lines COUNT: whether there are that many more than `mark` noted.
 mark() { before=$(lines); }
 more_lines() { [ "$(lines)" -ge $((before + $1)) ]; }
+# rate SECONDS: lines in that time.
+rate() {
+    mark
+    sleep "$1"
+    echo $(($(lines) - before))
+}
 # goes_on NAME COUNT: whether that many lines follow.
 goes_on() {
     mark
@@ -47,6 +53,9 @@ is_process() { [ "$(pid)" = "$1" ]; }
 retained() { mosquitto_sub -t "$1" -C 1 -W 5; }
 is_online() { [ "$(retained ghostlight/yard/availability)" = online ]; }
 published() { mosquitto_sub -t ghostlight/yard/detections -C 2 -W 60; }
+# listen: notes all that is published; heard: whether a line of detections was.
+listen() { mosquitto_sub -t '#' -v >/run/messages 2>&1 & }
+heard() { grep -q '^ghostlight/[^/]*/detections {"schema":"ghostlight.detections/1"' /run/messages; }
 log() { journalctl -u ghostlight -o cat --no-pager; }
 # tells PATTERN: whether the last words in the journal have it. A look takes a second of emulation.
 tells() { journalctl -u ghostlight -o cat --no-pager -n 12 | grep -qi "$1"; }

@@ -6,12 +6,6 @@ check "starts without a broker" systemctl start ghostlight
 check "writes lines" wait_for 120 test -s "$LINES"
 first=$(pid)
 
-# rate SECONDS: lines in that time.
-rate() {
-    mark
-    sleep "$1"
-    echo $(($(lines) - before))
-}
 right_again() {
     check "$1: is online" wait_for 90 is_online
     check "$1: publishes" published

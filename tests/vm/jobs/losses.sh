@@ -11,11 +11,6 @@ mosquitto_sub -t ghostlight/yard/detections -q 1 >/run/received &
 check "starts" systemctl start ghostlight
 first=$(pid)
 goes_on "writes lines" 5
-rate() {
-    mark
-    sleep "$1"
-    echo $(($(lines) - before))
-}
 quick=$(rate 30)
 memory=$(resident_kb)
 

@@ -1,7 +1,7 @@
 # The main path: camera, lines, MQTT, systemd, as docs/run.md installs it.
 install_service
 play_picture
-mosquitto_sub -t '#' -v >/run/messages 2>&1 &
+listen
 check "starts under its own unit" systemctl start ghostlight
 check "writes lines" wait_for 120 test -s "$LINES"
 goes_on "goes on writing" 3

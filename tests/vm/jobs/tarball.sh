@@ -12,9 +12,9 @@ check "installs again" "$folder/install.sh"
 check "keeps what was edited" grep -q '^# mine' "$CONFIG"
 check "finds its own model" sh -c 'cd / && ghostlight detect --format jsonl /usr/local/share/ghostlight/samples | grep -q "\"class\":\"person\""'
 play_picture
-mosquitto_sub -t '#' -v >/run/messages 2>&1 &
+listen
 check "starts" systemctl enable --now ghostlight
-check "publishes" wait_for 120 grep -q '^ghostlight/[^/]*/detections {"schema":"ghostlight.detections/1"' /run/messages
+check "publishes" wait_for 120 heard
 check "upgrades while it runs" "$folder/install.sh"
 check "runs again" wait_for 60 is_active
 check "refuses a wrong flag" sh -c "$folder/install.sh --remove; [ \$? = 64 ]"
