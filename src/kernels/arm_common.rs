@@ -1,15 +1,30 @@
-//! What is the same on every aarch64 CPU: depthwise convolution, maximum, channel sums, in baseline NEON.
+//! What is the same on every aarch64 CPU: a batch's tiles, depthwise convolution, maximum, channel sums, in baseline NEON.
 //!
 //! Depthwise takes taps two by two: a pair of products of `±128 * ±127` fits in i16, so that SMULL and
 //! SMLAL share one widening SADDW per half. Test: `kernels::arm_tests` and the suite of all kernels.
 
 use std::arch::aarch64::*;
 
-use super::DepthwiseTile;
 use super::arm_epilogue::{Block, Sums, load, store};
+use super::{DenseTile, DepthwiseTile};
 
 /// Pixels that one round of [`depthwise`] carries to the epilogue together.
 const PIXELS: usize = 4;
+
+/// Of a batch the tile of at most `rows` pixels from `first` on, which is one of its rows.
+#[inline(always)]
+pub(super) fn tile_of<'a>(batch: &DenseTile<'a>, first: usize, rows: usize) -> DenseTile<'a> {
+    DenseTile {
+        pixels: &batch.pixels[first..],
+        rows: rows.min(batch.rows - first),
+        out: batch.out.wrapping_add(first * batch.out_stride),
+        residual: match batch.residual.is_null() {
+            true => batch.residual,
+            false => batch.residual.wrapping_add(first * batch.residual_stride),
+        },
+        ..*batch
+    }
+}
 
 /// [`super::Kernels::depthwise`].
 ///

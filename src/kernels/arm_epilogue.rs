@@ -56,20 +56,14 @@ struct Gate {
 impl Gate {
     #[inline(always)]
     fn new(shift: u32, poly: &[i16; 6]) -> Self {
-        // SAFETY: both loads are of 4 of the 6 coefficients.
+        // SAFETY: the loads are of the first 4 and the last 2 of the 6 coefficients.
         unsafe {
-            let (first, last) = (vld1_s16(poly.as_ptr()), vld1_s16(poly.as_ptr().add(2)));
+            let int16x8x4_t(k0, k1, k2, k3) = vld4q_dup_s16(poly.as_ptr());
+            let int16x8x2_t(k4, k5) = vld2q_dup_s16(poly.as_ptr().add(4));
             Self {
                 limit: vdupq_n_s16(32767 >> shift),
                 shift: vdupq_n_s16(shift as i16 + 1),
-                poly: [
-                    vdupq_lane_s16::<0>(first),
-                    vdupq_lane_s16::<1>(first),
-                    vdupq_lane_s16::<2>(first),
-                    vdupq_lane_s16::<3>(first),
-                    vdupq_lane_s16::<2>(last),
-                    vdupq_lane_s16::<3>(last),
-                ],
+                poly: [k0, k1, k2, k3, k4, k5],
             }
         }
     }

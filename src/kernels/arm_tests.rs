@@ -118,7 +118,7 @@ fn pack(layout: Layout, w: &[i8], channels: usize, taps: usize, depth: usize) ->
 fn check_dense(k: &dyn Kernels, size: Size, requant: &Requant, random: &mut Random, extreme: bool) {
     const EDGE: usize = 64;
     let Size { rows, taps, depth, channels, first_channel } = size;
-    let n = k.tile().rows;
+    let n = k.tile().rows * k.batch();
     let mut pixels: Vec<Vec<u8>> = (0..taps * n).map(|_| random.bytes(depth)).collect();
     let mut w = random.weights(channels * taps * depth);
     if extreme {
@@ -187,8 +187,8 @@ fn dense_equals_loops() {
     for k in kernels() {
         let tile = k.tile();
         for taps in [1, 2, 9] {
-            for depth in [4, 8, 12, 16, 20, 24, 28, 32, 36, 48, 64, 76] {
-                for rows in 1..=tile.rows {
+            for depth in [4, 8, 12, 16, 20, 24, 28, 32, 36, 48, 64, 76, 92, 128, 188] {
+                for rows in 1..=tile.rows * k.batch() {
                     let channels = random.between(1, tile.blocks as i64 * 16) as usize;
                     let first_channel = 16 * random.between(0, 2) as usize;
                     let size = Size { rows, taps, depth, channels, first_channel };
@@ -213,7 +213,7 @@ fn each_part_of_the_epilogue_alone() {
     let mut random = Random(42);
     for k in kernels() {
         for channels in 1..=33 {
-            let rows = k.tile().rows;
+            let rows = k.tile().rows * k.batch();
             let size = Size { rows, taps: 1, depth: 4, channels, first_channel: 0 };
             for (act, residual) in
                 [Act::Identity, Act::Relu, SILU].into_iter().flat_map(|a| [(a, false), (a, true)])

@@ -121,13 +121,14 @@ pub struct Tile {
     pub blocks: usize,
 }
 
-/// One tile of a dense convolution: `rows` output pixels x up to `tile().blocks` blocks of 16 channels.
+/// A tile of a dense convolution, or a batch of them: `rows` output pixels x up to `tile().blocks` blocks of 16
+/// channels.
 ///
 /// Accumulator: `acc[r][c] = bias[c] + Σ_tap Σ_k operand(a[tap][r][k]) * w[c][tap][k]`, wrapping i32;
 /// then [`Requant::apply`]'s rule, or `acc as f32 * scale[c]` where the output is f32.
 #[derive(Debug)]
 pub struct DenseTile<'a> {
-    /// Pixel pointers `[tap][tile().rows]`; rows past `rows` repeat a valid one.
+    /// Pixel pointers `[tap][tile().rows * batch()]`. Those of rows past `rows` are valid up to a whole tile.
     pub pixels: &'a [*const u8],
     /// Taps (`kernel²`).
     pub taps: usize,
@@ -135,7 +136,7 @@ pub struct DenseTile<'a> {
     pub depth: usize,
     /// First block's cells; blocks lie `Layout::packed_len(16, taps, depth)` bytes apart.
     pub weights: *const i8,
-    /// Output pixels wanted, `1..=tile().rows`.
+    /// Output pixels wanted, `1..=tile().rows * batch()`.
     pub rows: usize,
     /// Output channels wanted, `1..=tile().blocks * 16`; nothing is stored past them.
     pub channels: usize,
@@ -184,16 +185,22 @@ pub trait Kernels: Send + Sync + std::fmt::Debug {
     fn tile(&self) -> Tile;
 
     /// Tile to cut a convolution of `channels` output channels into, at most [`Kernels::tile`] both ways.
-    /// Pixel pointers lie `tile().rows` apart all the same.
+    /// Pixel pointers lie `tile().rows * batch()` apart all the same.
     fn tile_for(&self, channels: usize) -> Tile {
         let tile = self.tile();
         Tile { blocks: tile.blocks.min(channels.div_ceil(CELL_CHANNELS)).max(1), ..tile }
     }
 
-    /// Computes one tile of a dense convolution.
+    /// Tiles, one after another, that one call of [`Kernels::dense`] takes: what a call costs is then shared.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Computes a batch of tiles of a dense convolution.
     ///
     /// # Safety
-    /// - `pixels` has `taps * tile().rows` pointers, each readable for `depth` bytes.
+    /// - `pixels` has `taps * tile().rows * batch()` pointers; those of the first `rows` pixels, rounded up to whole
+    ///   tiles of `tile_for` this many channels, are readable for `depth` bytes.
     /// - `weights` has all cells of `channels.div_ceil(16)` blocks in [`Kernels::layout`], 64-byte aligned.
     /// - `requant`'s vectors reach `first_channel + channels` rounded up to 16.
     /// - `out` takes `rows` pixels of `channels` elements (1 byte; 4 where `requant.is_float()`),

@@ -1,13 +1,14 @@
 //! Dense convolution as an indirect matrix product: pointers to input pixels instead of a copy of them.
 //!
-//! Output pixels are numbered through, across rows, and cut into tiles of `Kernels::tile_for` pixels. For
-//! each tile a table of pointers (`super::pixels`) says what its taps read.
+//! Output pixels are numbered through, across rows, and cut into tiles of `Kernels::tile_for` pixels, batches of
+//! them where none of their taps lies outside the picture. For each a table of pointers (`super::pixels`) says
+//! what its taps read.
 //!
 //! Test: `kernels::tests`.
 
 use super::super::arena::ALIGN;
 use super::super::{Arena, CELL_CHANNELS, Crew, DenseTile, Kernels, Layout, MAX_ROWS, Requant, View};
-use super::pixels::Table;
+use super::pixels::{Filled, Table};
 use super::{Base, OpError, Window, check_apart, check_input, check_len, check_output, check_same, run_len};
 
 /// Multiplications that are worth handing to another thread: a few microseconds of the fastest kernel.
@@ -74,7 +75,8 @@ pub fn conv(k: &dyn Kernels, crew: &Crew<'_>, arena: &mut Arena, job: &ConvJob<'
     let base = Base(arena.base_mut());
     let taps = job.window.taps();
     let work = taps * job.depth(k.layout()) * channels.next_multiple_of(CELL_CHANNELS);
-    let run = run_len(pixels, k.tile_for(channels).rows, TASK.div_ceil(work.max(1)), crew.lanes());
+    let batch = k.tile_for(channels).rows * k.batch();
+    let run = run_len(pixels, batch, TASK.div_ceil(work.max(1)), crew.lanes());
     crew.for_each(pixels.div_ceil(run), &|index, _| {
         let first = index * run;
         // SAFETY: `check` passed for this arena and layout, which `base` points to and no one else uses
@@ -91,15 +93,15 @@ pub fn conv(k: &dyn Kernels, crew: &Crew<'_>, arena: &mut Arena, job: &ConvJob<'
 /// - No one else touches these output pixels, nor writes what they are computed from.
 unsafe fn conv_run(k: &dyn Kernels, base: Base, job: &ConvJob<'_>, first: usize, count: usize) {
     let layout = k.layout();
-    let (pitch, cut) = (k.tile().rows.min(MAX_ROWS), k.tile_for(job.output.channels));
+    let cut = k.tile_for(job.output.channels);
+    let pitch = (k.tile().rows * k.batch()).min(MAX_ROWS);
     let step = cut.blocks * CELL_CHANNELS;
     let block = layout.packed_len(CELL_CHANNELS, job.window.taps(), job.depth(layout));
     let start = base.0.wrapping_add(job.input.offset).cast_const();
-    let mut table = Table::new(job, layout, start, pitch);
+    let mut table = Table::new(job, layout, start, pitch, (cut.rows, cut.rows * k.batch()));
     let mut at = first;
     while at < first + count {
-        let rows = cut.rows.min(first + count - at);
-        let (pixels, taps, depth) = table.fill(at, rows);
+        let Filled { pixels, taps, depth, rows } = table.fill(at, first + count - at);
         for c in (0..job.output.channels).step_by(step) {
             let out = job.output.offset + at * job.output.stride + c * job.output.element;
             // SAFETY: pixel `at` and channel `c` are in the checked view.
@@ -122,8 +124,8 @@ unsafe fn conv_run(k: &dyn Kernels, base: Base, job: &ConvJob<'_>, first: usize,
                 residual,
                 residual_stride: job.residual.map_or(0, |r| r.stride),
             };
-            // SAFETY: `fill` gives `taps * pitch` pointers, each readable for `depth` bytes; weights,
-            // requantisation, output and residual were checked for all channels, and `rows` pixels
+            // SAFETY: `fill` gives `taps * pitch` pointers, readable for `depth` bytes as far as `dense` asks;
+            // weights, requantisation, output and residual were checked for all channels, and `rows` pixels
             // from `at` on are this call's.
             unsafe { k.dense(&tile) };
         }

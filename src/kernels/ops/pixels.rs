@@ -19,24 +19,38 @@ type Pointers = [*const u8; MAX_TAPS * MAX_ROWS];
 /// Pointers that are moved together, whether they are in use or not.
 const MOVED: usize = 8;
 
-/// The pointers of one tile after another.
+/// What a batch of tiles reads.
+pub(super) struct Filled<'a> {
+    /// Pointers `[tap][pitch]`, those of the pixels past `rows` valid up to a whole tile.
+    pub(super) pixels: &'a [*const u8],
+    pub(super) taps: usize,
+    /// Readable bytes of each.
+    pub(super) depth: usize,
+    /// Output pixels.
+    pub(super) rows: usize,
+}
+
+/// The pointers of one batch of tiles after another.
 pub(super) struct Table<'a> {
     job: &'a ConvJob<'a>,
     /// First byte of the input view.
     start: *const u8,
     pitch: usize,
+    /// Output pixels of a tile, and of a whole batch.
+    unit: usize,
+    batch: usize,
     depth: usize,
     /// Taps, and readable bytes of each, of a tile away from borders.
     inner: (usize, usize),
     /// Whether each output pixel reads the input pixel of its own number.
     one_to_one: bool,
-    /// The last whole tile away from borders.
+    /// The last batch away from borders, its pointers for a whole one.
     kept: Pointers,
     /// Its first pixel's top left tap, in bytes from `start`.
     kept_at: Option<isize>,
-    /// Its pixels.
+    /// Its pixels, whole tiles.
     kept_rows: usize,
-    /// How many more tiles of as many pixels follow on the same row, away from borders.
+    /// How many more batches of as many pixels follow on the same row, away from borders.
     ready: usize,
     /// Bytes from one of them to the next.
     advance: isize,
@@ -45,8 +59,15 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// A table for `job`, whose input begins at `start`; rows of pointers are `pitch` long.
-    pub(super) fn new(job: &'a ConvJob<'a>, layout: Layout, start: *const u8, pitch: usize) -> Self {
+    /// A table for `job`, whose input begins at `start`; rows of pointers are `pitch` long. A tile has `unit` output
+    /// pixels, a batch `batch`, a multiple of it.
+    pub(super) fn new(
+        job: &'a ConvJob<'a>,
+        layout: Layout,
+        start: *const u8,
+        pitch: usize,
+        (unit, batch): (usize, usize),
+    ) -> Self {
         const { assert!(SLACK >= 8, "rounding a pixel's channels up reads less than 8 bytes past its end") };
         let ConvJob { input, output, .. } = *job;
         let Window { kernel, stride, dilation, pad_top, pad_left } = job.window;
@@ -62,6 +83,8 @@ impl<'a> Table<'a> {
             job,
             start,
             pitch,
+            unit,
+            batch,
             depth,
             inner: (kernel * across, depth * kernel / across),
             one_to_one,
@@ -74,28 +97,30 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Points to what output pixels `at..at + rows` read; gives the pointers, taps, and readable bytes of each.
+    /// Points to what output pixels from `at` on read: at most `most` of them, whole tiles of a batch away from borders,
+    /// else one tile.
     ///
-    /// All pointers are within the input view, whose last pixel may be read for `depth` bytes: less than
-    /// [`SLACK`] past its end; or they are to `pad_row`, which has `depth` bytes.
+    /// All pointers that a kernel reads are within the input view, whose last pixel may be read for `depth` bytes:
+    /// less than [`SLACK`] past its end; or they are to `pad_row`, which has `depth` bytes.
     #[inline]
-    pub(super) fn fill(&mut self, at: usize, rows: usize) -> (&[*const u8], usize, usize) {
+    pub(super) fn fill(&mut self, at: usize, most: usize) -> Filled<'_> {
         let (taps, depth) = self.inner;
-        if self.ready > 0 && rows == self.kept_rows {
+        if self.ready > 0 && self.kept_rows <= most {
             self.ready -= 1;
             self.move_by(self.advance);
         } else if let Some((first, pixels)) = self.inside(at)
-            && pixels >= rows
+            && let rows = self.batch.min(pixels).min(most) / self.unit * self.unit
+            && rows > 0
         {
             self.keep(first, rows);
             self.ready = (pixels - rows) / rows;
         } else {
             self.ready = 0;
+            let (rows, taps) = (self.unit.min(most), self.job.window.taps());
             self.fill_border(at, rows);
-            let taps = self.job.window.taps();
-            return (&self.border[..taps * self.pitch], taps, self.depth);
+            return Filled { pixels: &self.border[..taps * self.pitch], taps, depth: self.depth, rows };
         }
-        (&self.kept[..taps * self.pitch], taps, depth)
+        Filled { pixels: &self.kept[..taps * self.pitch], taps, depth, rows: self.kept_rows }
     }
 
     /// Where output pixel `at` reads nothing outside the picture: bytes from `start` to its top left tap, and
@@ -129,15 +154,17 @@ impl<'a> Table<'a> {
         isize::wrapping_mul(y * self.job.input.width as isize + x, self.job.input.stride as isize)
     }
 
-    /// Makes `kept` the table of a tile away from borders whose first pixel's top left tap is at `first`.
+    /// Makes `kept` the table of `rows` pixels away from borders, the first one's top left tap at `first`.
     fn keep(&mut self, first: isize, rows: usize) {
         match self.kept_at {
-            Some(before) if self.kept_rows == rows => self.move_by(first - before),
-            _ => self.fill_inside(first, rows),
+            Some(before) => self.move_by(first - before),
+            None => self.fill_inside(first),
         }
+        self.kept_rows = rows;
+        self.advance = (rows * self.job.window.stride * self.job.input.stride) as isize;
     }
 
-    /// Moves the kept tile.
+    /// Moves the kept batch.
     #[inline]
     fn move_by(&mut self, bytes: isize) {
         let used = (self.inner.0 * self.pitch).next_multiple_of(MOVED).min(self.kept.len());
@@ -147,7 +174,8 @@ impl<'a> Table<'a> {
         self.kept_at = self.kept_at.map(|at| at + bytes);
     }
 
-    fn fill_inside(&mut self, first: isize, rows: usize) {
+    /// Pointers of a whole batch: those past the pixels in use may lie anywhere, and no one reads them.
+    fn fill_inside(&mut self, first: isize) {
         let ConvJob { input, window, .. } = *self.job;
         let Window { kernel, stride, dilation, .. } = window;
         let across = self.inner.0 / kernel;
@@ -156,12 +184,11 @@ impl<'a> Table<'a> {
             let (ky, kx) = (tap / across, tap % across);
             let origin = self.start.wrapping_add(ky * line + kx * dilation * input.stride);
             for (r, pointer) in pointers.iter_mut().enumerate() {
-                let ahead = (r.min(rows - 1) * stride * input.stride) as isize;
+                let ahead = (r.min(self.batch - 1) * stride * input.stride) as isize;
                 *pointer = origin.wrapping_offset(first + ahead);
             }
         }
-        (self.kept_at, self.kept_rows) = (Some(first), rows);
-        self.advance = (rows * stride * input.stride) as isize;
+        self.kept_at = Some(first);
     }
 
     fn fill_border(&mut self, at: usize, rows: usize) {
@@ -169,7 +196,9 @@ impl<'a> Table<'a> {
         let Window { kernel, dilation, .. } = window;
         let (height, width) = (input.height as isize, input.width as isize);
         let (mut oy, mut ox) = (at / output.width, at % output.width);
-        for r in 0..self.pitch {
+        // A kernel of batches reads whole tiles only.
+        let filled = if self.batch == self.unit { self.pitch } else { self.unit };
+        for r in 0..filled {
             if r >= rows {
                 for pointers in self.border.chunks_exact_mut(self.pitch).take(kernel * kernel) {
                     pointers[r] = pointers[r - 1];

@@ -209,7 +209,7 @@ fn pixels_around_each_tile() {
         let mut counts = vec![0, 1];
         for k in here() {
             let t = k.tile_for(c_out).rows;
-            counts.extend([t - 1, t, t + 1, 3 * t]);
+            counts.extend([t - 1, t, t + 1, 2 * t + 1, 3 * t]);
         }
         counts.sort_unstable();
         counts.dedup();
@@ -328,11 +328,12 @@ fn threads_do_not_change_a_bit() {
     }
 }
 
-/// A tile of any size up to `tile()`, not only those that `tile_for` cuts.
+/// A tile of any size up to a batch of `tile()`, not only those that `tile_for` cuts.
 #[test]
 fn each_tile_that_the_contract_allows() {
     for k in here() {
-        let Tile { rows: pitch, blocks } = k.tile();
+        let Tile { rows, blocks } = k.tile();
+        let pitch = rows * k.batch();
         for channels in (1..=blocks * 16).filter(|c| c % 16 < 2 || c % 16 == 7) {
             for rows in 1..=pitch {
                 let mut random = Random::new((channels * 100 + rows) as u64);

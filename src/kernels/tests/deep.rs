@@ -22,6 +22,10 @@ impl Kernels for Deep {
         Tile { rows: 3, blocks: channels.div_ceil(16).clamp(1, 2) }
     }
 
+    fn batch(&self) -> usize {
+        2
+    }
+
     unsafe fn dense(&self, tile: &DenseTile<'_>) {
         assert!(tile.depth.is_multiple_of(8));
         for (row, c) in (0..tile.rows).flat_map(|row| (0..tile.channels).map(move |c| (row, c))) {
@@ -30,8 +34,9 @@ impl Kernels for Deep {
             for (tap, k) in (0..tile.taps).flat_map(|tap| (0..tile.depth).map(move |k| (tap, k))) {
                 let cell = (tap * tile.depth / 8 + k / 8) * 128 + c % 16 * 8 + k % 8;
                 // SAFETY: pixels are readable for `depth` bytes, and the weights have all blocks.
-                let (a, w) =
-                    unsafe { (*tile.pixels[tap * 5 + row].add(k), *tile.weights.add(c / 16 * block + cell)) };
+                let (a, w) = unsafe {
+                    (*tile.pixels[tap * 10 + row].add(k), *tile.weights.add(c / 16 * block + cell))
+                };
                 acc = acc.wrapping_add(operand(a) * i32::from(w));
             }
             // SAFETY: output and residual have these pixels and channels.

@@ -14,7 +14,7 @@ fn detection() {
                 assert_eq!((k.name(), c.obstacle()), (c.name, None));
                 assert_eq!(detect::by_name(c.name).expect("runs here").name(), c.name);
                 let tile = k.tile();
-                assert!((1..=MAX_ROWS).contains(&tile.rows) && tile.blocks > 0, "{tile:?}");
+                assert!((1..=MAX_ROWS).contains(&(tile.rows * k.batch())) && tile.blocks > 0, "{tile:?}");
                 for channels in 1..400 {
                     let cut = k.tile_for(channels);
                     assert!(
