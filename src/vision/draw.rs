@@ -33,22 +33,22 @@ pub enum SaveError {
     Encode(ImageError),
 }
 
-/// Draws each detection's box and `name 0.91` on it; the least confident first, so that it lies below.
+/// Draws each detection's box, and `name 0.91` where it hides no other label, else `0.91` alone.
 ///
-/// `classes` are the class names; a class without one shows its number.
+/// Boxes of little confidence lie below the others; labels of much confidence choose their place first. `classes` are
+/// the class names; a class without one shows its number.
 pub fn draw_detections(image: &mut RgbImage, detections: &[Detection], classes: &[String]) {
     let pen = Pen::for_picture(image.width(), image.height());
     let mut order: Vec<&Detection> = detections.iter().collect();
-    order.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
-    for detection in &order {
+    order.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    for detection in order.iter().rev() {
         pen.frame(image, detection, colour(detection.class_id));
     }
-    for detection in &order {
-        let name = match classes.get(detection.class_id) {
-            Some(name) => name.clone(),
-            None => detection.class_id.to_string(),
-        };
-        pen.label(image, detection, &format!("{name} {:.2}", detection.confidence));
+    let mut taken = Vec::with_capacity(order.len());
+    let labels: Vec<_> =
+        order.iter().map(|detection| pen.place(image, detection, classes, &mut taken)).collect();
+    for (detection, (text, at)) in order.iter().zip(&labels).rev() {
+        pen.label(image, *at, text, colour(detection.class_id));
     }
 }
 
@@ -132,21 +132,59 @@ impl Pen {
         }
     }
 
-    /// The text in the class's colour above the box, or inside it where there is no room above.
-    fn label(&self, image: &mut RgbImage, detection: &Detection, text: &str) {
-        let (width, height) = (i64::from(image.width()), i64::from(image.height()));
-        let background = colour(detection.class_id);
-        let pad = self.dot + 1;
-        let columns = text.chars().count() * ADVANCE;
-        let size = ((columns as i64 - 1) * self.dot + 2 * pad, ROWS as i64 * self.dot + 2 * pad);
-        let [x1, y1, _, _] = corners(detection, image);
-        let left = x1.min(width - size.0).max(0);
-        let top = if y1 >= size.1 { y1 - size.1 } else { y1.min(height - size.1).max(0) };
-        fill(image, [left, top, left + size.0, top + size.1], background);
+    /// A detection's label and where it goes, `[x1, y1, x2, y2]`: the longest text and first place that hide nothing
+    /// of `taken`, which it joins; the long one above the box where there is no such place.
+    fn place(
+        &self,
+        image: &RgbImage,
+        detection: &Detection,
+        classes: &[String],
+        taken: &mut Vec<[i64; 4]>,
+    ) -> (String, [i64; 4]) {
+        let short = format!("{:.2}", detection.confidence);
+        let long = match classes.get(detection.class_id) {
+            Some(name) => format!("{name} {short}"),
+            None => format!("{} {short}", detection.class_id),
+        };
+        let places = |text: &str| self.places(image, corners(detection, image), text);
+        let free = [&long, &short]
+            .into_iter()
+            .flat_map(|text| places(text).into_iter().map(move |place| (text.clone(), place)))
+            .find(|(_, place)| !taken.iter().any(|other| overlap(place, other)));
+        let (text, place) = free.unwrap_or_else(|| (long.clone(), places(&long)[0]));
+        taken.push(place);
+        (text, place)
+    }
+
+    /// Where a text may stand at a box, all within the picture: above it, inside at its top, inside at its bottom,
+    /// below it; above, from its right end.
+    fn places(&self, image: &RgbImage, [x1, y1, x2, y2]: [i64; 4], text: &str) -> [[i64; 4]; 5] {
+        let (width, height) = self.size(text);
+        let (right, bottom) = (i64::from(image.width()) - width, i64::from(image.height()) - height);
+        [(x1, y1 - height), (x1, y1), (x1, y2 - height), (x1, y2), (x2 - width, y1 - height)].map(|(x, y)| {
+            let (x, y) = (x.min(right).max(0), y.min(bottom).max(0));
+            [x, y, x + width, y + height]
+        })
+    }
+
+    /// Width and height of a label.
+    fn size(&self, text: &str) -> (i64, i64) {
+        let columns = (text.chars().count() * ADVANCE) as i64 - 1;
+        (columns * self.dot + 2 * self.pad(), ROWS as i64 * self.dot + 2 * self.pad())
+    }
+
+    /// Between a label's edge and its text.
+    fn pad(&self) -> i64 {
+        self.dot + 1
+    }
+
+    /// Draws a text on a rectangle of `background` made for it.
+    fn label(&self, image: &mut RgbImage, place: [i64; 4], text: &str, background: Rgb<u8>) {
+        fill(image, place, background);
         let ink = ink(background);
+        let (left, top) = (place[0] + self.pad(), place[1] + self.pad());
         for (index, character) in text.chars().enumerate() {
-            let x = left + pad + (index * ADVANCE) as i64 * self.dot;
-            self.glyph(image, character, (x, top + pad), ink);
+            self.glyph(image, character, (left + (index * ADVANCE) as i64 * self.dot, top), ink);
         }
     }
 
@@ -180,6 +218,11 @@ fn corners(detection: &Detection, image: &RgbImage) -> [i64; 4] {
     let at = |value: f32, most: u32| (value.round() as i64).clamp(0, i64::from(most));
     let (width, height) = image.dimensions();
     [at(detection.x1, width), at(detection.y1, height), at(detection.x2, width), at(detection.y2, height)]
+}
+
+/// Whether two rectangles share a pixel.
+fn overlap(a: &[i64; 4], b: &[i64; 4]) -> bool {
+    a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]
 }
 
 /// The part of a rectangle `[x1, y1, x2, y2]` (ends excluded) that lies in the picture.
@@ -254,6 +297,33 @@ mod tests {
             draw_detections(&mut image, &all, &["person".into()]);
             assert!(image.pixels().any(|pixel| pixel.0 != [0; 3]));
         }
+    }
+
+    #[test]
+    fn labels_hide_no_other_where_there_is_room() {
+        let image = RgbImage::new(400, 300);
+        let pen = Pen::for_picture(400, 300);
+        let place = |boxes: &[[f32; 4]]| {
+            let mut taken = Vec::new();
+            let texts: Vec<String> = boxes
+                .iter()
+                .map(|corners| pen.place(&image, &detection(0, *corners), &["person".into()], &mut taken).0)
+                .collect();
+            let hidden = |i: usize| taken[..i].iter().any(|other| overlap(&taken[i], other));
+            (texts, (0..taken.len()).filter(|i| hidden(*i)).count())
+        };
+        // Far apart, on each other, and at the top, where nothing is above.
+        let apart = [[10.0, 50.0, 60.0, 90.0], [200.0, 50.0, 260.0, 90.0]];
+        assert_eq!(place(&apart), (vec!["person 0.50".to_owned(); 2], 0));
+        assert_eq!(place(&[[50.0, 50.0, 200.0, 200.0]; 4]).1, 0);
+        assert_eq!(place(&[[50.0, 0.0, 200.0, 200.0]; 3]).1, 0);
+        // Narrow and side by side: some are short, none is hidden.
+        let row: Vec<[f32; 4]> =
+            (0..12).map(|i| i as f32 * 30.0).map(|x| [x, 100.0, x + 28.0, 140.0]).collect();
+        let (texts, hidden) = place(&row);
+        assert_eq!(hidden, 0, "{texts:?}");
+        // No room at all: drawn all the same.
+        assert!(place(&[[50.0, 50.0, 52.0, 52.0]; 20]).1 > 0);
     }
 
     #[test]
