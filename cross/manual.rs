@@ -24,7 +24,8 @@ fn main() -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => fs::create_dir_all(folder.join("man"))?,
     }
-    let mut command = ghostlight::cli::command();
+    // `ghostlight help` has no page of its own to name.
+    let mut command = ghostlight::cli::command().disable_help_subcommand(true);
     command.build();
     pages(&command, &folder.join("man"))?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
@@ -39,7 +40,7 @@ fn pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     page.write_all(MORE.as_bytes())?;
     fs::write(folder.join("ghostlight.1"), page)?;
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    for sub in command.get_subcommands() {
         clap_mangen::Man::new(sub.clone()).generate_to(folder)?;
     }
     Ok(())

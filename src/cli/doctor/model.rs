@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::report::Line;
 use crate::cli::backend::Runner;
 use crate::cli::error::CliError;
+use crate::cli::model_path;
 use crate::cli::run;
 use crate::config::Loaded;
 use crate::vision::{NmsOptions, Pixels, Size};
@@ -57,10 +58,33 @@ fn describe(path: &Path, runner: &dyn Runner, ms: f64) -> String {
     format!("{path}: {}, {classes}, {height}x{width}, {ms:.decimals$} ms a picture here", runner.model())
 }
 
-/// Where sample pictures may lie.
-const SAMPLES: [&str; 2] = ["models/samples", "/usr/share/ghostlight/samples"];
-
 /// A folder of sample pictures to try the model with.
 pub fn samples() -> Option<PathBuf> {
-    SAMPLES.map(PathBuf::from).into_iter().find(|path| path.is_dir())
+    samples_near(model_path::folders())
+}
+
+/// Samples lie in the models' folder, as in a checkout, or beside it, as packages have it.
+fn samples_near(mut models: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    models.find_map(|folder| {
+        let beside = folder.parent().map(|parent| parent.join("samples"));
+        [Some(folder.join("samples")), beside].into_iter().flatten().find(|path| path.is_dir())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_lie_in_the_models_folder_or_beside_it() {
+        let root = tempfile::tempdir().unwrap();
+        let [checkout, package] = ["checkout/models", "share/models"].map(|name| root.path().join(name));
+        let (inside, beside) = (checkout.join("samples"), root.path().join("share/samples"));
+        let find = || samples_near([checkout.clone(), package.clone()].into_iter());
+        assert_eq!(find(), None);
+        std::fs::create_dir_all(&beside).unwrap();
+        assert_eq!(find(), Some(beside));
+        std::fs::create_dir_all(&inside).unwrap();
+        assert_eq!(find(), Some(inside));
+    }
 }
