@@ -60,6 +60,9 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--optimizer", default="SGD")
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--mosaic", type=float, default=1.0, help="share of pictures put together from four")
+    parser.add_argument("--fliplr", type=float, default=0.5, help="share mirrored; 0 where writing tells classes apart")
+    parser.add_argument("--warmup", type=float, default=3, help="epochs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, help="for the CPU")
@@ -84,7 +87,12 @@ def main():
         batch=args.batch,
         optimizer=args.optimizer,
         lr0=args.lr,
+        warmup_epochs=args.warmup,
+        # Ultralytics' default suits SGD; other optimizers lose at once what a started model knows.
+        warmup_bias_lr=0.1 if args.optimizer == "SGD" else 0.0,
         close_mosaic=10,
+        mosaic=args.mosaic,
+        fliplr=args.fliplr,
         device=args.device,
         workers=args.workers,
         project=str(out.parent),
