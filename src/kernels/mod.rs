@@ -34,6 +34,7 @@ mod arm_i8mm;
 mod arm_neon;
 #[cfg(all(test, target_arch = "aarch64"))]
 mod arm_tests;
+pub mod cuda;
 pub mod detect;
 pub mod f32;
 pub mod ops;

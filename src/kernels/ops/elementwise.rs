@@ -31,6 +31,11 @@ impl<const N: usize> Affine<N> {
         Self { mult, offset: (i32::from(zero_out) << FRACTION) + (1 << (FRACTION - 1)) - centre }
     }
 
+    /// Multipliers and offset, of activations in `0..=255`.
+    pub fn parts(&self) -> ([i32; N], i32) {
+        (self.mult, self.offset)
+    }
+
     /// The stored byte for stored bytes.
     #[inline(always)]
     pub fn apply(&self, bytes: [u8; N]) -> u8 {

@@ -1,0 +1,252 @@
+//! CUDA C++ kernels: their source, and what a launch of each is told.
+//!
+//! Nothing is compiled here. The engine hands [`source`] to NVRTC on a machine with a GPU; `tests/cuda.rs` compiles
+//! the same text with a C++ compiler and compares every kernel with `scalar`; `tests/cuda/nvrtc.py` asks NVRTC and
+//! ptxas for the registers that each needs.
+//!
+//! On a GPU activations are `u8` on every machine: [`super::STORED_OFFSET`] is 0 there. A CPU whose operands are
+//! less by 128 has accumulators that are less by `128 * Σ w`, which goes to the start value: sums wrap, so that
+//! results are the same bits.
+
+/// Sources in their order: each uses what those before it define. The first is what a shim replaces.
+pub const SOURCES: [(&str, &str); 6] = [
+    ("device.cuh", include_str!("device.cuh")),
+    ("common.cuh", include_str!("common.cuh")),
+    ("conv.cu", include_str!("conv.cu")),
+    ("picture.cu", include_str!("picture.cu")),
+    ("dynamic.cu", include_str!("dynamic.cu")),
+    ("heads.cu", include_str!("heads.cu")),
+];
+
+/// What NVRTC is told beside the architecture: nothing is fused, and divisions are rounded correctly.
+pub const OPTIONS: [&str; 5] =
+    ["--std=c++14", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
+
+/// The whole source.
+pub fn source() -> String {
+    SOURCES.iter().map(|(_, text)| *text).collect()
+}
+
+/// A block of device memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Region {
+    /// Activations.
+    Arena,
+    /// What a model file has, uploaded once.
+    Weights,
+    /// What is computed on the way and no activation.
+    Scratch,
+    /// Memory that the host sees too: the picture, and what is found in it.
+    Host,
+}
+
+impl Region {
+    /// All, in the order of the kernels' `Bases`.
+    pub const ALL: [Region; 4] = [Region::Arena, Region::Weights, Region::Scratch, Region::Host];
+    /// Most bytes of one: references have 30 bits for an offset.
+    pub const LIMIT: usize = 1 << 30;
+
+    /// The reference to a byte.
+    ///
+    /// # Panics
+    /// If `offset` is not below [`Region::LIMIT`]: plans check their regions' sizes first.
+    pub fn at(self, offset: usize) -> u32 {
+        assert!(offset < Self::LIMIT, "{offset} is past every region");
+        (self as u32) << 30 | offset as u32
+    }
+}
+
+/// Kernels with their threads per block.
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $name:ident = $symbol:literal, $threads:literal, $args:ident;)*) => {
+        /// A kernel.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Kernel { $($(#[$doc])* $name,)* }
+
+        impl Kernel {
+            /// All of them.
+            pub const ALL: [Kernel; [$($threads),*].len()] = [$(Kernel::$name),*];
+
+            /// Its name in the source.
+            pub const fn symbol(self) -> &'static str {
+                match self { $(Kernel::$name => $symbol),* }
+            }
+
+            /// Threads of a block.
+            pub const fn threads(self) -> u32 {
+                match self { $(Kernel::$name => $threads),* }
+            }
+
+            /// Words of its arguments.
+            pub const fn words(self) -> usize {
+                match self { $(Kernel::$name => $args::FIELDS.len()),* }
+            }
+        }
+    };
+}
+
+kernels! {
+    /// Dense convolution, 64 pixels x 64 channels a block.
+    Conv64x64 = "conv_64x64", 128, ConvArgs;
+    /// Dense convolution, 128 pixels x 32 channels a block.
+    Conv128x32 = "conv_128x32", 128, ConvArgs;
+    /// Dense convolution, 256 pixels x 16 channels a block.
+    Conv256x16 = "conv_256x16", 128, ConvArgs;
+    /// As [`Kernel::Conv64x64`], on tensor cores.
+    Tensor64x64 = "tensor_64x64", 128, ConvArgs;
+    /// As [`Kernel::Conv128x32`], on tensor cores.
+    Tensor128x32 = "tensor_128x32", 128, ConvArgs;
+    /// As [`Kernel::Conv256x16`], on tensor cores.
+    Tensor256x16 = "tensor_256x16", 128, ConvArgs;
+    /// Depthwise convolution.
+    Depthwise = "depthwise", 128, ConvArgs;
+    /// Maximum over a window.
+    MaxPool = "max_pool", 128, PictureArgs;
+    /// Enlargement and copy.
+    Enlarge = "enlarge", 128, PictureArgs;
+    /// Sum of two pictures.
+    Add = "add", 128, PictureArgs;
+    /// Channels times gates.
+    Scale = "scale", 128, PictureArgs;
+    /// Sums of channels.
+    ChannelSums = "channel_sums", 256, SumArgs;
+    /// Routing of a dynamic convolution.
+    Route = "route", 256, RouteArgs;
+    /// Mixing, dense.
+    MixDense = "mix_dense", 256, MixArgs;
+    /// Mixing, depthwise.
+    MixDepthwise = "mix_depthwise", 256, MixArgs;
+    /// Gates of squeeze-and-excite.
+    Gates = "gates", 256, GateArgs;
+    /// Positions above the threshold.
+    Survivors = "survivors", 128, SurvivorArgs;
+    /// How many they are.
+    TellCounts = "tell_counts", 32, CountArgs;
+}
+
+/// Arguments: 32-bit words in the order of the struct of that name in the source.
+macro_rules! args {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, Default)]
+            #[allow(missing_docs)] // the source explains them
+            pub struct $name { $(pub $field: u32),* }
+
+            impl $name {
+                /// Names of the words.
+                pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
+
+                /// The words.
+                pub fn words(&self) -> Vec<u32> {
+                    vec![$(self.$field),*]
+                }
+            }
+        )*
+
+        /// Every struct's name and fields, for the test that compares them with the source.
+        pub const ARGS: &[(&str, &[&str])] = &[$((stringify!($name), $name::FIELDS)),*];
+    };
+}
+
+args! {
+    /// A convolution, dense or depthwise.
+    ConvArgs {
+        input, output, weights, pad_row, sums, constants, residual,
+        in_height, in_width, in_stride,
+        out_width, pixels, out_stride, residual_stride,
+        kernel, stride, dilation, pad_top, pad_left,
+        depth, channels,
+        act, shift, poly01, poly23, poly45,
+        flags,
+    }
+    /// An operation byte by byte.
+    PictureArgs {
+        a, b, output, table,
+        height, width, channels,
+        a_stride, b_stride, out_stride,
+        size, aligned,
+    }
+    /// Sums of channels.
+    SumArgs { input, partial, pixels, stride, channels, run, aligned }
+    /// Routing.
+    RouteArgs {
+        partial, runs, pixels, channels, quant, means,
+        weight, bias, experts, kind,
+        scales, padded,
+        routing, alpha, alpha_step,
+    }
+    /// Mixing.
+    MixArgs {
+        experts, mixed, alpha, alpha_step, routing,
+        bias, expert_bias, zeros, sums,
+        cells, depth, count, padded, channels, products, unit, offset,
+    }
+    /// Gates.
+    GateArgs {
+        partial, runs, pixels, channels, quant, means,
+        own, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced,
+        squeezed, table,
+    }
+    /// Survivors of one level.
+    SurvivorArgs { boxes, class_logits, rows, counter, floor, pixels, box_stride, class_stride, classes }
+    /// Counters.
+    CountArgs { counters, counts, levels }
+}
+
+/// Bits of [`ConvArgs`]' `flags`.
+pub mod flag {
+    /// The output is f32.
+    pub const FLOAT_OUTPUT: u32 = 1;
+    /// There is a residual.
+    pub const HAS_RESIDUAL: u32 = 2;
+    /// All words of the input lie at multiples of 4.
+    pub const INPUT_ALIGNED: u32 = 4;
+    /// Those of the output.
+    pub const OUTPUT_ALIGNED: u32 = 8;
+    /// Those of the residual.
+    pub const RESIDUAL_ALIGNED: u32 = 16;
+}
+
+/// Box logits of a survivor's row, behind its position.
+pub const BOX_LOGITS: usize = 64;
+/// Positions that one block of [`Kernel::Survivors`] looks at.
+pub const POSITIONS: usize = 16;
+/// Channels that one block of [`Kernel::ChannelSums`] sums.
+pub const SUMMED: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of a struct's words in the source; those of a struct inside it in its place.
+    fn fields(source: &str, name: &str) -> Vec<String> {
+        let body = source.split(&format!("struct {name} {{")).nth(1).unwrap().split("};").next().unwrap();
+        let mut found = Vec::new();
+        for statement in body.split(';').map(str::trim).filter(|s| !s.is_empty()) {
+            match statement.split_once(char::is_whitespace).unwrap() {
+                ("u32", names) => found.extend(names.split(',').map(|n| n.trim().to_owned())),
+                (inner, _) => found.extend(fields(source, inner)),
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn arguments_are_those_of_the_source() {
+        let source = source();
+        for (name, words) in ARGS {
+            assert_eq!(fields(&source, name), *words, "{name}");
+        }
+        for kernel in Kernel::ALL {
+            assert!(source.contains(&format!("KERNEL({},", kernel.symbol())), "{kernel:?}");
+        }
+        assert_eq!(source.matches("\nKERNEL(").count(), Kernel::ALL.len());
+    }
+
+    #[test]
+    fn references_name_their_region() {
+        assert_eq!(Region::ALL.map(|r| r.at(5) >> 30), [0, 1, 2, 3]);
+        assert_eq!(Region::Host.at(Region::LIMIT - 1), u32::MAX);
+    }
+}
