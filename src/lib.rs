@@ -11,7 +11,7 @@
 //! quant → { detector, reference, engine, eval } calibration, conversion, ladder, error report
 //! eval → { model, source, vision }               datasets, average precision, two engines compared
 //! detector → { engine, reference, vision }      a picture in, boxes out: the path of every command
-//! engine → { weights, kernels }                 plan → arena → execute, int8
+//! engine → { weights, kernels }                 plan → arena → execute, int8; engine::cuda: the same on a GPU
 //! reference → model                             the same graph on candle, in f32
 //! weights → { model, kernels }                  the model file: write, validate, map
 //! metrics → { sink, vision }                    counters, health, last picture, over HTTP on loopback
@@ -27,6 +27,8 @@
 //! A picture's way: `vision::Pixels` (a camera's layout, or what `vision::decode` gives) → `vision::letterbox`, row by
 //! row through `kernels::rows`, into the arena's input →
 //! `engine::Engine::run` (steps over one arena, no allocation) → `vision::detect` (DFL, NMS) → `sink`.
+//! On a GPU `engine::cuda::CudaEngine::run` stands in its place: one CUDA graph, of which only positions above the
+//! threshold come back.
 //! [`detector::Detector`] holds these together.
 
 pub mod backoff;

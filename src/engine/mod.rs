@@ -9,6 +9,7 @@
 //! - [`Engine`]: execute. After the first run for a size nothing is allocated.
 
 mod constants;
+pub mod cuda;
 mod dynamic;
 pub mod error;
 mod float;

@@ -1,0 +1,476 @@
+//! From a graph and the places of its tensors to launches, for one input size.
+
+use super::driver::Launch;
+use super::upload::{ConvPlaces, DynamicPlaces, GatePlaces, Placed};
+use crate::engine::constants;
+use crate::engine::place::Placement;
+use crate::engine::prepare::window;
+use crate::kernels::cuda::{
+    BOX_LOGITS, ConvArgs, CountArgs, GateArgs, Kernel, MixArgs, POSITIONS, PictureArgs, Region, RouteArgs,
+    SUMMED, SumArgs, SurvivorArgs, flag,
+};
+use crate::kernels::{CELL_CHANNELS, STORED_OFFSET, View};
+use crate::model::graph::{ConvShape, NodeId, RoutingKind};
+use crate::weights::Model;
+use crate::weights::graph::{QAct, QNode, QOp, QOutput};
+
+/// Threads of a block of the kernels that take one thread for a word or a byte.
+const THREADS: usize = 128;
+/// Most runs that a picture's pixels are summed in; each run has a block for 64 channels.
+const RUNS: usize = 64;
+/// Bytes of [`Region::Host`] before the picture: threshold, then counts.
+const CONTROL: usize = 64;
+/// Compute capability from which on tensor cores multiply bytes as the kernels do.
+const TENSOR_CORES: u32 = 80;
+/// Most levels of a head.
+const LEVELS: usize = 8;
+
+/// Where the host finds things in [`Region::Host`].
+#[derive(Debug, Clone, Default)]
+pub struct HostPlaces {
+    /// The picture's first byte.
+    pub input: usize,
+    /// Its bytes.
+    pub input_len: usize,
+    /// First byte of each level's survivors.
+    pub rows: Vec<usize>,
+    /// Words of a survivor.
+    pub row_words: usize,
+    /// Bytes of all.
+    pub len: usize,
+}
+
+impl HostPlaces {
+    /// The threshold's place.
+    pub const FLOOR: usize = 0;
+
+    /// The place of a level's count.
+    pub const fn count(level: usize) -> usize {
+        4 + 4 * level
+    }
+
+    fn new(model: &Model, placement: &Placement) -> Self {
+        let input = placement.views[0];
+        let mut places = Self { input: CONTROL, input_len: input.pixels() * input.stride, ..Self::default() };
+        places.len = (CONTROL + places.input_len).next_multiple_of(64);
+        let Some(node) = model.graph.nodes.last() else { return places };
+        let QOp::Detect(detect) = &node.op else { return places };
+        places.row_words = 1 + BOX_LOGITS + detect.classes;
+        for pair in node.inputs.chunks_exact(2) {
+            places.rows.push(places.len);
+            places.len += (placement.views[pair[0]].pixels() * places.row_words * 4).next_multiple_of(64);
+        }
+        places
+    }
+}
+
+/// Launches of one frame, in order, and the memory that they need.
+#[derive(Debug)]
+pub struct Plan {
+    /// The launches.
+    pub launches: Vec<Launch>,
+    /// Bytes of [`Region::Scratch`].
+    pub scratch_len: usize,
+    /// Places in [`Region::Host`].
+    pub host: HostPlaces,
+}
+
+/// Plans a frame.
+///
+/// The graph is a checked one, and the placement one for it: every view is in the arena, whose buffers have a gap
+/// behind them for reads of whole words.
+pub fn plan(model: &Model, placement: &Placement, placed: &[Placed], capability: u32) -> Plan {
+    let host = HostPlaces::new(model, placement);
+    let mut planner = Planner {
+        model,
+        placement,
+        launches: Vec::new(),
+        scratch: Scratch { next: COUNTERS, most: COUNTERS },
+        host,
+        id: 0,
+        tensor_cores: capability >= TENSOR_CORES,
+    };
+    for (id, node) in model.graph.nodes.iter().enumerate() {
+        planner.id = id;
+        planner.scratch.next = COUNTERS;
+        planner.node(node, &placed[id]);
+    }
+    let Planner { launches, scratch, host, .. } = planner;
+    Plan { launches, scratch_len: scratch.most, host }
+}
+
+/// Bytes of scratch before all else: counters of survivors.
+const COUNTERS: usize = 64;
+
+/// Bytes of scratch, handed out in order; each node begins anew, since launches do not overlap.
+struct Scratch {
+    next: usize,
+    most: usize,
+}
+
+impl Scratch {
+    fn take(&mut self, bytes: usize) -> u32 {
+        let offset = self.next;
+        self.next = (offset + bytes).next_multiple_of(64) + 64;
+        self.most = self.most.max(self.next);
+        // A scratch too large is refused before anything is launched.
+        (Region::Scratch as u32) << 30 | (offset % Region::LIMIT) as u32
+    }
+}
+
+struct Planner<'a> {
+    model: &'a Model,
+    placement: &'a Placement,
+    launches: Vec<Launch>,
+    scratch: Scratch,
+    host: HostPlaces,
+    id: NodeId,
+    tensor_cores: bool,
+}
+
+fn arena(view: &View) -> u32 {
+    Region::Arena.at(view.offset)
+}
+
+/// Whether all pixels begin at multiples of 4.
+fn aligned(view: &View) -> bool {
+    view.offset.is_multiple_of(4) && view.stride.is_multiple_of(4)
+}
+
+/// Means of a picture that are to be: what a kernel that computes them is told.
+struct Sums {
+    partial: u32,
+    runs: u32,
+    pixels: u32,
+    channels: u32,
+    means: u32,
+}
+
+impl Planner<'_> {
+    fn launch(&mut self, kernel: Kernel, grid: [usize; 2], args: Vec<u32>) {
+        if grid.contains(&0) {
+            return;
+        }
+        self.launches.push(Launch { kernel, grid: grid.map(|n| n as u32), args });
+    }
+
+    /// A launch with one thread for each of `items`.
+    fn launch_flat(&mut self, kernel: Kernel, items: usize, args: Vec<u32>) {
+        self.launch(kernel, [items.div_ceil(THREADS), 1], args);
+    }
+
+    fn view(&self, id: NodeId) -> View {
+        self.placement.views[id]
+    }
+
+    fn node(&mut self, node: &QNode, placed: &Placed) {
+        let output = self.view(self.id);
+        let input = node.inputs.first().map_or(output, |&i| self.view(i));
+        match (&node.op, placed) {
+            (QOp::Input, _) => self.fetch_input(&output),
+            (QOp::Conv { shape, act, output }, Placed::Conv(places)) => {
+                self.conv(node, shape, act, output, places);
+            }
+            (QOp::DynamicConv { .. }, Placed::Dynamic(places)) => self.dynamic(node, places),
+            (QOp::Add, Placed::Add { table }) => {
+                let b = self.view(node.inputs[1]);
+                let args = PictureArgs {
+                    b: arena(&b),
+                    b_stride: b.stride as u32,
+                    table: *table,
+                    ..picture(&input, &output)
+                };
+                self.launch_flat(Kernel::Add, output.pixels() * output.channels, args.words());
+            }
+            (QOp::SqueezeExcite { reduced }, Placed::Gates(places)) => {
+                self.squeeze_excite(&input, &output, *reduced, places);
+            }
+            (QOp::MaxPool { kernel }, _) => {
+                let args = PictureArgs { size: *kernel as u32, ..picture(&input, &output) };
+                self.launch_flat(Kernel::MaxPool, words(&output), args.words());
+            }
+            (QOp::Upsample { factor }, _) => self.enlarge(&input, &output, *factor),
+            (QOp::Concat, _) => self.concat(node),
+            (QOp::Detect(detect), _) => self.heads(node, detect.classes),
+            _ => {}
+        }
+    }
+
+    /// Copies the picture from where the host put it.
+    fn fetch_input(&mut self, output: &View) {
+        let args = PictureArgs { a: Region::Host.at(self.host.input), ..picture(output, output) };
+        // All four bytes of each pixel.
+        let args = PictureArgs { channels: output.stride as u32, ..args };
+        self.launch_flat(Kernel::Enlarge, output.pixels(), PictureArgs { size: 1, ..args }.words());
+    }
+
+    /// Enlargement of a picture's bytes, or a copy.
+    fn enlarge(&mut self, input: &View, output: &View, factor: usize) {
+        let args = PictureArgs { size: factor as u32, ..picture(input, output) };
+        self.launch_flat(Kernel::Enlarge, words(output), args.words());
+    }
+
+    fn concat(&mut self, node: &QNode) {
+        let (placement, id) = (self.placement, self.id);
+        for &(_, which) in placement.copies.iter().filter(|(concat, _)| *concat == id) {
+            let from = self.view(node.inputs[which]);
+            let before: usize =
+                node.inputs[..which].iter().map(|&i| self.model.graph.nodes[i].channels).sum();
+            let whole = self.view(self.id);
+            let to = View { offset: whole.offset + before, channels: from.channels, ..whole };
+            self.enlarge(&from, &to, 1);
+        }
+    }
+
+    /// A convolution's arguments, but for weights and epilogue.
+    fn conv_args(&self, node: &QNode, shape: &ConvShape, act: &QAct, output: &QOutput) -> ConvArgs {
+        let (input, out) = (self.view(node.inputs[0]), self.view(self.id));
+        let residual = node.inputs.get(1).map(|&i| self.view(i));
+        let window = window(shape, &input);
+        let (act, shift, poly) = match *act {
+            QAct::Identity => (0, 0, [0; 6]),
+            QAct::Relu => (1, 0, [0; 6]),
+            QAct::Gated { shift, poly } => (2, shift, poly),
+        };
+        let pair = |i: usize| u32::from(poly[i] as u16) | u32::from(poly[i + 1] as u16) << 16;
+        let set = |on: bool, bit: u32| if on { bit } else { 0 };
+        ConvArgs {
+            input: arena(&input),
+            output: arena(&out),
+            residual: residual.map_or(0, |view| arena(&view)),
+            in_height: input.height as u32,
+            in_width: input.width as u32,
+            in_stride: input.stride as u32,
+            out_width: out.width as u32,
+            pixels: out.pixels() as u32,
+            out_stride: out.stride as u32,
+            residual_stride: residual.map_or(0, |view| view.stride as u32),
+            kernel: window.kernel as u32,
+            stride: window.stride as u32,
+            dilation: window.dilation as u32,
+            pad_top: window.pad_top as u32,
+            pad_left: window.pad_left as u32,
+            depth: shape.c_in.div_ceil(4) as u32,
+            channels: out.channels as u32,
+            act,
+            shift,
+            poly01: pair(0),
+            poly23: pair(2),
+            poly45: pair(4),
+            flags: set(*output == QOutput::Float, flag::FLOAT_OUTPUT)
+                | set(residual.is_some(), flag::HAS_RESIDUAL)
+                | set(aligned(&input), flag::INPUT_ALIGNED)
+                | set(aligned(&out), flag::OUTPUT_ALIGNED)
+                | set(residual.is_some_and(|view| aligned(&view)), flag::RESIDUAL_ALIGNED),
+            ..ConvArgs::default()
+        }
+    }
+
+    fn conv(&mut self, node: &QNode, shape: &ConvShape, act: &QAct, output: &QOutput, places: &ConvPlaces) {
+        let args = ConvArgs {
+            weights: places.weights,
+            pad_row: places.pad_row,
+            sums: places.sums,
+            constants: places.constants,
+            ..self.conv_args(node, shape, act, output)
+        };
+        self.convolve(shape, &args);
+    }
+
+    fn convolve(&mut self, shape: &ConvShape, args: &ConvArgs) {
+        let (pixels, channels) = (args.pixels as usize, args.channels as usize);
+        if shape.is_depthwise() {
+            return self.launch_flat(Kernel::Depthwise, pixels * channels.div_ceil(4), args.words());
+        }
+        let (kernel, tile) = tile(channels, self.tensor_cores);
+        self.launch(kernel, [pixels.div_ceil(tile[0]), channels.div_ceil(tile[1])], args.words());
+    }
+
+    /// Sums of a picture's channels.
+    fn sums(&mut self, input: &View) -> Sums {
+        let (pixels, channels) = (input.pixels(), input.channels);
+        let run = pixels.div_ceil(RUNS).max(16);
+        let runs = pixels.div_ceil(run);
+        let partial = self.scratch.take(4 * runs * channels);
+        let args = SumArgs {
+            input: arena(input),
+            partial,
+            pixels: pixels as u32,
+            stride: input.stride as u32,
+            channels: channels as u32,
+            run: run as u32,
+            aligned: aligned(input).into(),
+        };
+        self.launch(Kernel::ChannelSums, [runs, channels.div_ceil(SUMMED)], args.words());
+        let means = self.scratch.take(8 * channels);
+        Sums { partial, runs: runs as u32, pixels: pixels as u32, channels: channels as u32, means }
+    }
+
+    fn dynamic(&mut self, node: &QNode, places: &DynamicPlaces) {
+        let QOp::DynamicConv { shape, act, output, experts, routing } = &node.op else { return };
+        let padded = shape.c_out.next_multiple_of(CELL_CHANNELS);
+        let taps = shape.kernel * shape.kernel;
+        let depth = shape.c_in.div_ceil(4);
+        let input = self.view(node.inputs[0]);
+        let Sums { partial, runs, pixels, channels, means } = self.sums(&input);
+        let shares = self.scratch.take(4 * experts);
+        let alpha = self.scratch.take(4 * experts * padded);
+        let alpha_step = self.scratch.take(4 * padded);
+        let route = RouteArgs {
+            partial,
+            runs,
+            pixels,
+            channels,
+            quant: places.quant,
+            means,
+            weight: places.routing_weight,
+            bias: places.routing_bias,
+            experts: *experts as u32,
+            kind: match routing {
+                RoutingKind::Sigmoid => 0,
+                RoutingKind::Softmax => 1,
+            },
+            scales: places.weight_scale,
+            padded: padded as u32,
+            routing: shares,
+            alpha,
+            alpha_step,
+        };
+        self.launch(Kernel::Route, [1, 1], route.words());
+
+        let (kernel, cells, depth) = if shape.is_depthwise() {
+            (Kernel::MixDepthwise, taps, 0)
+        } else {
+            (Kernel::MixDense, taps * depth, depth)
+        };
+        let cell = if shape.is_depthwise() { 1 } else { 4 };
+        let mixed = self.scratch.take(cells * padded * cell);
+        let sums = self.scratch.take(8 * padded);
+        let mix = MixArgs {
+            experts: places.experts,
+            mixed,
+            alpha,
+            alpha_step,
+            routing: shares,
+            bias: places.bias,
+            expert_bias: places.expert_bias,
+            zeros: places.pad_row,
+            sums,
+            cells: cells as u32,
+            depth: depth as u32,
+            count: *experts as u32,
+            padded: padded as u32,
+            channels: shape.c_out as u32,
+            products: (shape.weight_len() / shape.c_out) as u32,
+            unit: constants::unit(output).to_bits(),
+            offset: STORED_OFFSET as u32,
+        };
+        self.launch(kernel, [padded / CELL_CHANNELS, 1], mix.words());
+        let args = ConvArgs {
+            weights: mixed,
+            pad_row: places.pad_row,
+            sums,
+            constants: places.constants,
+            ..self.conv_args(node, shape, act, output)
+        };
+        self.convolve(shape, &args);
+    }
+
+    fn squeeze_excite(&mut self, input: &View, output: &View, reduced: usize, places: &GatePlaces) {
+        let Sums { partial, runs, pixels, channels, means } = self.sums(input);
+        let squeezed = self.scratch.take(8 * reduced);
+        let table = self.scratch.take(8 * input.channels);
+        let gates = GateArgs {
+            partial,
+            runs,
+            pixels,
+            channels,
+            quant: places.quant,
+            means,
+            own: places.own,
+            reduce_weight: places.reduce_weight,
+            reduce_bias: places.reduce_bias,
+            expand_weight: places.expand_weight,
+            expand_bias: places.expand_bias,
+            reduced: reduced as u32,
+            squeezed,
+            table,
+        };
+        self.launch(Kernel::Gates, [1, 1], gates.words());
+        let args = PictureArgs { table, ..picture(input, output) };
+        self.launch_flat(Kernel::Scale, output.pixels() * output.channels, args.words());
+    }
+
+    fn heads(&mut self, node: &QNode, classes: usize) {
+        for (level, pair) in node.inputs.chunks_exact(2).enumerate().take(LEVELS) {
+            let (boxes, logits) = (self.view(pair[0]), self.view(pair[1]));
+            let args = SurvivorArgs {
+                boxes: arena(&boxes),
+                class_logits: arena(&logits),
+                rows: Region::Host.at(self.host.rows[level] % Region::LIMIT),
+                counter: Region::Scratch.at(4 * level),
+                floor: Region::Host.at(HostPlaces::FLOOR),
+                pixels: boxes.pixels() as u32,
+                box_stride: boxes.stride as u32,
+                class_stride: logits.stride as u32,
+                classes: classes as u32,
+            };
+            self.launch(Kernel::Survivors, [boxes.pixels().div_ceil(POSITIONS), 1], args.words());
+        }
+        let levels = (node.inputs.len() / 2).min(LEVELS) as u32;
+        let counts = Region::Host.at(HostPlaces::count(0));
+        self.launch(
+            Kernel::TellCounts,
+            [1, 1],
+            CountArgs { counters: Region::Scratch.at(0), counts, levels }.words(),
+        );
+    }
+}
+
+/// Words of a picture's pixels, each pixel's last one filled up.
+fn words(view: &View) -> usize {
+    view.pixels() * (view.channels * view.element).div_ceil(4)
+}
+
+/// Arguments for bytes of an input and an output.
+fn picture(input: &View, output: &View) -> PictureArgs {
+    PictureArgs {
+        a: arena(input),
+        output: arena(output),
+        height: output.height as u32,
+        width: output.width as u32,
+        channels: (output.channels * output.element) as u32,
+        a_stride: input.stride as u32,
+        out_stride: output.stride as u32,
+        aligned: (aligned(input) && aligned(output)).into(),
+        ..PictureArgs::default()
+    }
+}
+
+/// Kernel and tile (pixels, channels) for so many output channels: the one that computes the fewest in vain, a
+/// narrower one counted as slower, since it reads its input more often.
+fn tile(channels: usize, tensor_cores: bool) -> (Kernel, [usize; 2]) {
+    let of = |dots, tensors| if tensor_cores { tensors } else { dots };
+    let tiles = [
+        (of(Kernel::Conv64x64, Kernel::Tensor64x64), [64, 64], 10),
+        (of(Kernel::Conv128x32, Kernel::Tensor128x32), [128, 32], 11),
+        (of(Kernel::Conv256x16, Kernel::Tensor256x16), [256, 16], 13),
+    ];
+    let cost = |width: usize, weight: usize| channels.next_multiple_of(width) * weight;
+    let [wide, rest @ ..] = tiles;
+    let best = rest.into_iter().fold(wide, |best, other| {
+        if cost(other.1[1], other.2) < cost(best.1[1], best.2) { other } else { best }
+    });
+    (best.0, best.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_their_channels() {
+        let width = |channels| tile(channels, false).1[1];
+        assert_eq!([1, 16, 17, 32, 48, 64, 80, 128, 255].map(width), [16, 16, 32, 32, 16, 64, 16, 64, 64]);
+    }
+}
