@@ -1,10 +1,11 @@
 //! A picture in, detections out: letterbox, network, boxes, with every buffer kept between pictures.
 //!
 //! [`Detector::detect`] is the one path that `detect`, `bench` and the daemon use; it is the same for
-//! the int8 engine and for the f32 reference.
+//! the int8 engines, on CPU and GPU, and for the f32 reference.
 
 use std::time::{Duration, Instant};
 
+use crate::engine::cuda::{CudaEngine, CudaError};
 use crate::engine::{Engine, EngineError};
 use crate::kernels::STORED_OFFSET;
 use crate::model::graph::{Graph, NodeId};
@@ -26,6 +27,9 @@ pub enum DetectError {
     /// The network cannot run.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The GPU stopped.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The heads are not what they should be.
     #[error(transparent)]
     Heads(#[from] HeadsError),
@@ -139,6 +143,56 @@ impl Detector {
     }
 }
 
+/// The CUDA engine behind the same letterbox and boxes: its detections are those of [`Detector`], bit for bit.
+#[derive(Debug)]
+pub struct CudaDetector {
+    engine: CudaEngine,
+    fit: Fit,
+    stride: usize,
+    letterbox: Letterbox,
+    boxes: Boxes,
+}
+
+impl CudaDetector {
+    /// A detector that fits pictures as `fit` says.
+    pub fn new(engine: CudaEngine, fit: Fit) -> Self {
+        let stride = coarsest(engine.detect().strides.iter().copied());
+        Self { engine, fit, stride, letterbox: Letterbox::new(), boxes: Boxes::new() }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &CudaEngine {
+        &self.engine
+    }
+
+    /// As [`Detector::detect`].
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn detect(
+        &mut self,
+        picture: Pixels<'_>,
+        options: &NmsOptions,
+    ) -> Result<(&[Detection], Timing), DetectError> {
+        let started = Instant::now();
+        let input = self.fit.input(picture.size, self.stride);
+        self.engine.resize(input.height, input.width)?;
+        let placement = self.letterbox.run(picture, input, 0, self.engine.input_mut())?;
+        let preprocessed = Instant::now();
+        self.engine.run(options.floor())?;
+        let inferred = Instant::now();
+        let (levels, count) = sparse_levels(&self.engine);
+        let classes = self.engine.detect().classes;
+        let detections = self.boxes.run(&levels[..count], classes, &placement, options)?;
+        let timing = Timing {
+            preprocess: preprocessed - started,
+            inference: inferred - preprocessed,
+            postprocess: inferred.elapsed(),
+        };
+        Ok((detections, timing))
+    }
+}
+
 /// The f32 reference behind the same letterbox and boxes.
 #[derive(Debug)]
 pub struct ReferenceDetector {
@@ -206,14 +260,13 @@ pub(crate) fn reference_level(level: &Level) -> HeadLevel<'_> {
         box_row: level.boxes.len() / cells,
         classes: &level.classes,
         class_row: level.classes.len() / cells,
+        cells: None,
     }
 }
 
 /// The head's levels on the stack, and how many they are.
 pub(crate) fn levels(engine: &Engine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
-    let none =
-        HeadLevel { height: 0, width: 0, stride: 1, boxes: &[], box_row: 0, classes: &[], class_row: 0 };
-    let mut levels = [none; MAX_LEVELS];
+    let mut levels = [NO_LEVEL; MAX_LEVELS];
     let detect = engine.detect();
     let count = engine.levels().min(MAX_LEVELS);
     for (index, level) in levels[..count].iter_mut().enumerate() {
@@ -226,10 +279,41 @@ pub(crate) fn levels(engine: &Engine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
             box_row: 4 * detect.reg_max,
             classes: head.classes,
             class_row: detect.classes,
+            cells: None,
         };
     }
     (levels, count)
 }
+
+/// Levels of what is above the threshold, and how many they are.
+fn sparse_levels(engine: &CudaEngine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
+    let mut levels = [NO_LEVEL; MAX_LEVELS];
+    let (detect, survivors) = (engine.detect(), engine.survivors());
+    for (level, found) in levels.iter_mut().zip(survivors) {
+        *level = HeadLevel {
+            height: found.height,
+            width: found.width,
+            stride: found.stride,
+            boxes: &found.boxes,
+            box_row: 4 * detect.reg_max,
+            classes: &found.classes,
+            class_row: detect.classes,
+            cells: Some(&found.positions),
+        };
+    }
+    (levels, survivors.len().min(MAX_LEVELS))
+}
+
+const NO_LEVEL: HeadLevel<'static> = HeadLevel {
+    height: 0,
+    width: 0,
+    stride: 1,
+    boxes: &[],
+    box_row: 0,
+    classes: &[],
+    class_row: 0,
+    cells: None,
+};
 
 /// Most levels of a head that a checked model has.
 const MAX_LEVELS: usize = 8;

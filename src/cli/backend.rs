@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::args::{EngineKind, ModelArgs};
 use super::error::CliError;
 use super::table::printable;
-use crate::detector::{Detector, Fit, ReferenceDetector, Timing};
+use crate::detector::{CudaDetector, Detector, Fit, ReferenceDetector, Timing};
 use crate::engine::Engine;
+use crate::engine::cuda::CudaEngine;
 use crate::kernels::peak::macs_per_second;
 use crate::kernels::{Kernels, Team, detect};
 use crate::model::checkpoint;
@@ -128,36 +129,54 @@ fn open_with(
             "--engine reference runs checkpoints in f32; {} is an int8 model, give --model CKPT.pt",
             path.display()
         ))),
-        (EngineKind::Cuda, _) => Err(CliError::Unavailable {
-            subject: "--engine cuda".into(),
-            cause: "this build has no CUDA engine; use --engine cpu".into(),
-        }),
-        (EngineKind::Auto | EngineKind::Cpu, true) => Err(CliError::Usage(format!(
+        (EngineKind::Auto | EngineKind::Cpu | EngineKind::Cuda, true) => Err(CliError::Usage(format!(
             "{} is a checkpoint; make an int8 model of it with `ghostlight convert`, or run it in f32 with \
              --engine reference",
             path.display()
         ))),
-        (EngineKind::Auto | EngineKind::Cpu, false) => open_int8(path, args, threads, fit, load),
+        (engine, false) => {
+            let kernels = kernel(args.kernel.as_deref())?;
+            let model = Arc::new(load(path).map_err(|e| unopened(path, e))?);
+            let input = input_size(args, model.info.input_size);
+            let license = printable(&model.license).into_owned();
+            if !license.is_empty() {
+                log::info!("{}: licence of the weights: {license}", path.display());
+            }
+            // Kernels and threads are the CPU's: whoever asks for them means it.
+            let gpu = match engine {
+                EngineKind::Auto => args.kernel.is_none() && args.threads.is_none(),
+                engine => engine == EngineKind::Cuda,
+            };
+            if gpu {
+                match open_cuda(path, Arc::clone(&model), input, fit(input)) {
+                    Ok(runner) => return Ok(runner),
+                    Err(e) if engine == EngineKind::Cuda => return Err(e),
+                    Err(e) => log::info!("stays on the CPU: {e}"),
+                }
+            }
+            open_int8(path, model, (kernels, threads), (input, fit(input)))
+        }
     }
+}
+
+fn open_cuda(path: &Path, model: Arc<Model>, input: Size, fit: Fit) -> Result<Box<dyn Runner>, CliError> {
+    let id = model.id();
+    let engine = CudaEngine::new(model)
+        .map_err(|e| CliError::Unavailable { subject: "--engine cuda".into(), cause: e.to_string() })?;
+    log::info!("{}: {id}, {}", path.display(), engine.gpu());
+    Ok(Box::new(Cuda { detector: CudaDetector::new(engine, fit), input, id }))
 }
 
 fn open_int8(
     path: &Path,
-    args: &ModelArgs,
-    threads: usize,
-    fit: impl Fn(Size) -> Fit,
-    load: impl Fn(&Path) -> Result<Model, WeightsError>,
+    model: Arc<Model>,
+    (kernels, threads): (&'static dyn Kernels, usize),
+    (input, fit): (Size, Fit),
 ) -> Result<Box<dyn Runner>, CliError> {
-    let kernels = kernel(args.kernel.as_deref())?;
-    let model = Arc::new(load(path).map_err(|e| unopened(path, e))?);
-    let (input, id) = (input_size(args, model.info.input_size), model.id());
-    let license = printable(&model.license).into_owned();
+    let id = model.id();
     let engine = Engine::new(model, kernels, threads).map_err(|e| CliError::data(path, &e))?;
     log::info!("{}: {id}, kernel {}, {threads} threads", path.display(), kernels.name());
-    if !license.is_empty() {
-        log::info!("{}: licence of the weights: {license}", path.display());
-    }
-    Ok(Box::new(Int8 { detector: Detector::new(engine, fit(input)), input, id }))
+    Ok(Box::new(Int8 { detector: Detector::new(engine, fit), input, id }))
 }
 
 /// Maps and checks a model file.
@@ -268,6 +287,43 @@ impl Runner for Int8 {
         let mut team = Team::new(self.threads()).map_err(internal)?;
         let kernels = kernel(Some(self.kernel()))?;
         macs_per_second(kernels, &mut team).map(Some).map_err(internal)
+    }
+}
+
+struct Cuda {
+    detector: CudaDetector,
+    input: Size,
+    id: String,
+}
+
+impl Runner for Cuda {
+    fn model(&self) -> &str {
+        &self.id
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.detector.engine().model().info.classes
+    }
+
+    fn input(&self) -> Size {
+        self.input
+    }
+
+    fn kernel(&self) -> &str {
+        "cuda"
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn detect(&mut self, picture: Pixels<'_>, options: &NmsOptions) -> Result<Answer, CliError> {
+        let (detections, timing) = self.detector.detect(picture, options).map_err(internal)?;
+        Ok(Answer::new(detections, timing))
+    }
+
+    fn profile(&mut self, _: Pixels<'_>) -> Result<Vec<LayerTime>, CliError> {
+        Err(CliError::Usage("--profile shows the CPU engine's layers; use --engine cpu".into()))
     }
 }
 

@@ -96,7 +96,7 @@ mod tests {
 
     /// One level of two cells with two classes, the second cell empty.
     fn head<'a>(boxes: &'a [f32], classes: &'a [f32]) -> HeadLevel<'a> {
-        HeadLevel { height: 1, width: 2, stride: 8, boxes, box_row: 64, classes, class_row: 2 }
+        HeadLevel { height: 1, width: 2, stride: 8, boxes, box_row: 64, classes, class_row: 2, cells: None }
     }
 
     fn peaks(bin: usize) -> Vec<f32> {

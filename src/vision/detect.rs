@@ -30,6 +30,14 @@ pub struct HeadLevel<'a> {
     pub classes: &'a [f32],
     /// Values from one row of `classes` to the next, at least the number of classes.
     pub class_row: usize,
+    /// Positions that the rows are of, in rising order; `None` where there is a row for each position.
+    pub cells: Option<&'a [u32]>,
+}
+
+impl HeadLevel<'_> {
+    fn rows(&self) -> usize {
+        self.cells.map_or(self.height * self.width, <[u32]>::len)
+    }
 }
 
 /// A level whose buffers do not fit its shape.
@@ -61,6 +69,13 @@ pub struct NmsOptions {
     pub multi_label: bool,
     /// Class ids to keep; `None` keeps all.
     pub classes: Option<Vec<usize>>,
+}
+
+impl NmsOptions {
+    /// A class logit that is not above this gives no detection.
+    pub fn floor(&self) -> f32 {
+        logit_floor(self.confidence)
+    }
 }
 
 impl Default for NmsOptions {
@@ -146,13 +161,13 @@ impl Detector {
 
     /// Candidates of one level. Only logits are compared until one passes: most positions show nothing.
     fn collect(&mut self, level: &HeadLevel<'_>, classes: usize, options: &NmsOptions) {
-        let floor = logit_floor(options.confidence);
+        let floor = options.floor();
         let wanted = |class: usize| options.classes.as_ref().is_none_or(|list| list.contains(&class));
         if classes == 0 {
             return;
         }
-        for position in 0..level.height * level.width {
-            let logits = &level.classes[position * level.class_row..][..classes];
+        for row in 0..level.rows() {
+            let logits = &level.classes[row * level.class_row..][..classes];
             if !logits.iter().fold(false, |any, &logit| any | (logit > floor)) {
                 continue;
             }
@@ -163,7 +178,7 @@ impl Detector {
                 if !passes || !wanted(class) {
                     return;
                 }
-                let corners = *corners.get_or_insert_with(|| read_box(level, position));
+                let corners = *corners.get_or_insert_with(|| read_box(level, row));
                 if corners.iter().all(|corner| corner.is_finite()) {
                     let order = this.candidates.len();
                     this.candidates.push(Candidate { order, class, confidence, corners });
@@ -215,7 +230,7 @@ fn check(
     row: usize,
     values: usize,
 ) -> Result<(), HeadsError> {
-    let rows = level.height * level.width;
+    let rows = level.rows();
     let needed = match rows {
         0 => 0,
         rows => (rows - 1) * row.max(values) + values,
@@ -226,11 +241,12 @@ fn check(
     Ok(())
 }
 
-/// The box at `position`, `[x1, y1, x2, y2]` in input pixels.
+/// The box of a row, `[x1, y1, x2, y2]` in input pixels.
 ///
 /// Each side's distance is the expectation over 16 bins (Li et al., 2020), counted from the cell's middle.
-fn read_box(level: &HeadLevel<'_>, position: usize) -> [f32; 4] {
-    let bins = &level.boxes[position * level.box_row..][..SIDES * REG_MAX];
+fn read_box(level: &HeadLevel<'_>, row: usize) -> [f32; 4] {
+    let position = level.cells.map_or(row, |cells| cells[row] as usize);
+    let bins = &level.boxes[row * level.box_row..][..SIDES * REG_MAX];
     let mut distances = [0f32; SIDES];
     for (distance, side) in distances.iter_mut().zip(bins.chunks_exact(REG_MAX)) {
         *distance = expectation(side);

@@ -52,6 +52,7 @@ fn levels(data: &[(Vec<f32>, Vec<f32>)]) -> Vec<HeadLevel<'_>> {
             box_row: 64,
             classes,
             class_row: CLASSES,
+            cells: None,
         })
         .collect()
 }
@@ -235,6 +236,7 @@ fn equals_ultralytics_on_real_outputs() {
                 box_row: 64,
                 classes,
                 class_row: 80,
+                cells: None,
             })
             .collect();
         let square = Size { width: 640, height: 640 };

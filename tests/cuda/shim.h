@@ -1,0 +1,214 @@
+// The kernels' machine, on a CPU: replaces src/kernels/cuda/device.cuh.
+//
+// The threads of a block are fibers of one thread, blocks run one after another. A fiber runs until a barrier or its
+// end; then the next one runs, in an order that changes from block to block and from barrier to barrier, so that a
+// missing barrier shows as another result. A barrier that only some threads reach ends the process.
+
+#pragma once
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdlib.h>
+#include <map>
+#include <string>
+#include <vector>
+
+typedef unsigned char u8;
+typedef signed char s8;
+typedef short s16;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct alignas(16) uint4 {
+    u32 x, y, z, w;
+};
+struct Position {
+    u32 x, y, z;
+};
+static Position threadIdx, blockIdx;
+
+namespace shim {
+
+enum { STACK = 64 << 10 };
+
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack;
+    bool done;
+    int line;
+};
+
+static std::vector<Fiber> fibers;
+static ucontext_t scheduler;
+static u32 running;
+static void (*body)(const void *, const void *);
+static const void *body_bases, *body_args;
+
+static void start() {
+    body(body_bases, body_args);
+    fibers[running].done = true;
+    swapcontext(&fibers[running].context, &scheduler);
+}
+
+static void barrier(int line) {
+    fibers[running].line = line;
+    swapcontext(&fibers[running].context, &scheduler);
+    threadIdx = {running, 0, 0};
+}
+
+/// Runs one block; `seed` chooses the order of its threads.
+static void block(u32 threads, u32 seed) {
+    if (fibers.size() < threads) fibers.resize(threads);
+    for (u32 t = 0; t < threads; t++) {
+        Fiber &fiber = fibers[t];
+        fiber.stack.resize(STACK);
+        fiber.done = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, start, 0);
+    }
+    std::vector<u32> order(threads);
+    for (u32 t = 0; t < threads; t++) order[t] = t;
+    for (u32 alive = threads; alive > 0; seed = seed * 1664525 + 1013904223) {
+        // Forward, backward, or from somewhere in the middle.
+        if (seed >> 31) std::reverse(order.begin(), order.end());
+        std::rotate(order.begin(), order.begin() + (seed >> 16) % threads, order.end());
+        int line = 0;
+        alive = 0;
+        for (u32 t : order) {
+            if (fibers[t].done) continue;
+            running = t;
+            threadIdx = {t, 0, 0};
+            swapcontext(&scheduler, &fibers[t].context);
+            if (fibers[t].done) continue;
+            alive++;
+            if (line != 0 && line != fibers[t].line) {
+                std::fprintf(stderr, "threads of a block wait at lines %d and %d\n", line, fibers[t].line);
+                std::abort();
+            }
+            line = fibers[t].line;
+        }
+    }
+}
+
+struct Kernel {
+    void (*body)(const void *, const void *);
+    u32 threads;
+    size_t args;
+};
+
+static std::map<std::string, Kernel> &kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+
+struct Register {
+    Register(const char *name, Kernel kernel) { kernels()[name] = kernel; }
+};
+
+static void launch(const Kernel &kernel, u32 width, u32 height, const void *bases, const void *args) {
+    body = kernel.body;
+    body_bases = bases;
+    body_args = args;
+    for (u32 y = 0; y < height; y++) {
+        for (u32 x = 0; x < width; x++) {
+            // Blocks come in any order on a GPU: every second row of them backward.
+            blockIdx = {y % 2 ? width - 1 - x : x, y, 0};
+            block(kernel.threads, x * 2654435761u + y);
+        }
+    }
+}
+
+}  // namespace shim
+
+#define KERNEL(name, threads, Args)                                                                \
+    static void name(const Bases &bases, const Args &a);                                           \
+    static shim::Register name##_registered(                                                       \
+        #name, {[](const void *b, const void *a) { name(*(const Bases *)b, *(const Args *)a); },    \
+                threads, sizeof(Args)});                                                           \
+    static void name(const Bases &bases, const Args &a)
+#define DEVICE static inline
+#define DEVICE_METHOD
+#define SHARED static
+#define ALIGNED(bytes) __attribute__((aligned(bytes)))
+#define __syncthreads() shim::barrier(__LINE__)
+
+DEVICE int dot4(u32 a, u32 w, int sum) {
+    for (int i = 0; i < 4; i++) {
+        int product = (int)(a >> (8 * i) & 255) * (s8)(w >> (8 * i));
+        sum = (int)((u32)sum + (u32)product);
+    }
+    return sum;
+}
+
+/// Fragments as PTX ISA 9.7.14.5.10 (mma.m16n8k32, 8 bits) lays them over a warp. All threads of the block come here.
+template <int M, int N> DEVICE void multiply_fragments(int (&sums)[M][N][4], const u32 (&from)[M][4], const u32 (&by)[N][2]) {
+    static u32 all_from[256][M][4], all_by[256][N][2];
+    std::memcpy(all_from[threadIdx.x], from, sizeof(from));
+    std::memcpy(all_by[threadIdx.x], by, sizeof(by));
+    __syncthreads();
+    u32 warp = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
+    for (int m = 0; m < M; m++) {
+        for (int n = 0; n < N; n++) {
+            for (u32 i = 0; i < 4; i++) {
+                u32 row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+                for (u32 word = 0; word < 8; word++) {
+                    u32 a = all_from[warp + row % 8 * 4 + word % 4][m][row / 8 + word / 4 * 2];
+                    u32 b = all_by[warp + column * 4 + word % 4][n][word / 4];
+                    sums[m][n][i] = dot4(a, b, sums[m][n][i]);
+                }
+            }
+        }
+    }
+    __syncthreads();
+}
+
+DEVICE u32 from_neighbour(u32 own) {
+    static u32 all[256];
+    all[threadIdx.x] = own;
+    __syncthreads();
+    u32 other = all[threadIdx.x ^ 1];
+    __syncthreads();
+    return other;
+}
+
+DEVICE u32 max4(u32 a, u32 b) {
+    u32 out = 0;
+    for (int i = 0; i < 32; i += 8) out |= std::max(a >> i & 255, b >> i & 255) << i;
+    return out;
+}
+
+DEVICE int round_to_int(float x) {
+    if (x != x) return 0;
+    float whole = std::nearbyint(x);
+    if (whole >= 2147483648.0f) return INT32_MAX;
+    return whole < -2147483648.0f ? INT32_MIN : (int)whole;
+}
+
+template <class T> DEVICE T constant(const T *p) { return *p; }
+
+template <class To, class From> DEVICE To same_bits(From from) {
+    To to;
+    static_assert(sizeof(to) == sizeof(from), "");
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
+DEVICE float as_float(u32 bits) { return same_bits<float>(bits); }
+DEVICE double as_double(u64 bits) { return same_bits<double>(bits); }
+
+DEVICE u32 atomicAdd(u32 *p, u32 by) {
+    u32 before = *p;
+    *p += by;
+    return before;
+}
+
+using std::fmax;
