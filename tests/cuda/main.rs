@@ -204,3 +204,14 @@ fn a_size_that_does_not_fit_leaves_the_engine_usable() {
     gpu.run(f32::NEG_INFINITY).unwrap();
     assert!(compare_heads("tiny", &cpu, &gpu, f32::NEG_INFINITY) > 0);
 }
+
+/// The script compiles the same text in the same way.
+#[test]
+fn the_script_for_nvrtc_has_the_same_sources_and_options() {
+    use ghostlight::kernels::cuda::{OPTIONS, SOURCES};
+    let script = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/nvrtc.py"));
+    let quoted = |names: &[&str]| names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+    let script = script.unwrap();
+    assert!(script.contains(&format!("FILES = [{}]", quoted(&SOURCES.map(|(name, _)| name)))));
+    assert!(script.contains(&format!("OPTIONS = [{}]", quoted(&OPTIONS))));
+}

@@ -5,7 +5,7 @@
 //! - `driver`: the only module that calls CUDA; `cache`: what was compiled, on disk;
 //! - [`CudaEngine`]: a picture in, and out the positions of the heads that are above a threshold.
 //!
-//! Kernels are `crate::kernels::cuda`. Test: `tests/cuda.rs`, on a driver of its own where no GPU is.
+//! Kernels are `crate::kernels::cuda`. Test: `tests/cuda`, on a driver of its own where no GPU is.
 
 mod cache;
 mod driver;

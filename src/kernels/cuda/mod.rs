@@ -1,6 +1,6 @@
 //! CUDA C++ kernels: their source, and what a launch of each is told.
 //!
-//! Nothing is compiled here. The engine hands [`source`] to NVRTC on a machine with a GPU; `tests/cuda.rs` compiles
+//! Nothing is compiled here. The engine hands [`source`] to NVRTC on a machine with a GPU; `tests/cuda` compiles
 //! the same text with a C++ compiler and compares every kernel with `scalar`; `tests/cuda/nvrtc.py` asks NVRTC and
 //! ptxas for the registers that each needs.
 //!
