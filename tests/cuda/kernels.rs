@@ -116,7 +116,7 @@ fn requant(random: &mut Random, case: &Case, act: Act) -> Requant {
     let scales = (0..padded).map(|c| scale / (1 + c % 5) as f32).collect();
     let offset = STORED_OFFSET;
     let bias = (0..padded).map(|_| random.below(2 * most) as i32 - most as i32).collect();
-    let mut zeros = |random: &mut Random| random.shorts(padded, -offset, 255 - offset);
+    let zeros = |random: &mut Random| random.shorts(padded, -offset, 255 - offset);
     let zero = zeros(random);
     let residual =
         case.residual.then(|| Residual { zero: zeros(random), mult: random.shorts(padded, 0, 32767) });

@@ -154,8 +154,8 @@ fn trained_models_equal_the_cpu() {
     let Some((_, _turn)) = shim() else { return };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     for (name, size) in [
-        ("coco-yolov8n-dynamicconv.safetensors", [192, 320]),
-        ("parking-yolov8n-dynamicconv.safetensors", [416, 416]),
+        ("coco-yolov8n-dynamicconv.safetensors", [160, 256]),
+        ("parking-yolov8n-dynamicconv.safetensors", [160, 256]),
     ] {
         let model = Arc::new(Model::open(&folder.join(name)).unwrap());
         let mut cpu = Engine::new(Arc::clone(&model), ghostlight::kernels::detect::best(), 2).unwrap();

@@ -147,7 +147,8 @@ fn kernels_are_compiled_once() {
     };
     start(&machine, 1, "the first start");
     start(&machine, 1, "the second start");
-    let files = || std::fs::read_dir(machine.cache()).unwrap().map(|f| f.unwrap().path()).collect::<Vec<_>>();
+    let cache = machine.cache();
+    let files = || std::fs::read_dir(&cache).unwrap().map(|f| f.unwrap().path()).collect::<Vec<_>>();
     let [file] = &files()[..] else { panic!("{:?}", files()) };
     let whole = std::fs::read(file).unwrap();
     std::fs::write(file, &whole[..whole.len() / 2]).unwrap();
