@@ -40,7 +40,15 @@ pub(super) struct Library {
 
 impl Library {
     /// The first that can be loaded; else the names, and what the loader says.
+    ///
+    /// A program with a libc of its own loads none: the library would bring another one.
     pub(super) fn open(names: &[&str]) -> Result<Self, (String, String)> {
+        if cfg!(target_feature = "crt-static") {
+            return Err((
+                names.join(", "),
+                "this program is linked statically and loads no libraries".into(),
+            ));
+        }
         let mut cause = String::new();
         for name in names {
             let Ok(file) = CString::new(*name) else { continue };
