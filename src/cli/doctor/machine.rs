@@ -1,11 +1,22 @@
-//! The processor, and which kernels it runs.
+//! The processor, which kernels it runs, and an NVIDIA GPU.
 
 use super::report::Line;
 use crate::cli::backend::{self, KernelInfo};
+use crate::engine::cuda::{CudaError, Gpu};
 
-/// A line for the processor and one for the kernels.
+/// A line for the processor and one for the kernels, and one for a GPU where there is a driver for it.
 pub fn look() -> Vec<Line> {
-    vec![cpu(&cpu_features()), kernels(&backend::kernels())]
+    let gpu = gpu(Gpu::open().map(|gpu| gpu.info.to_string()));
+    [cpu(&cpu_features()), kernels(&backend::kernels())].into_iter().chain(gpu).collect()
+}
+
+/// Most boards have no driver, and need not be told.
+fn gpu(found: Result<String, CudaError>) -> Option<Line> {
+    match found {
+        Ok(gpu) => Some(Line::ok("gpu", gpu)),
+        Err(CudaError::NoDriver { .. }) => None,
+        Err(e) => Some(Line::warning("gpu", format!("not used: {e}"))),
+    }
 }
 
 fn cpu(features: &[&str]) -> Line {
@@ -75,6 +86,15 @@ mod tests {
         assert_eq!(kernels(&[]).status, Status::Warning);
         assert_eq!(cpu(&[]).status, Status::Warning);
         assert!(cpu(&["neon", "dotprod"]).text.ends_with("neon dotprod"));
-        assert_eq!(look().len(), 2);
+        assert!((2..=3).contains(&look().len()));
+    }
+
+    #[test]
+    fn a_gpu_is_told_of_where_there_is_a_driver() {
+        let absent = CudaError::NoDriver { tried: "libcuda.so.1".into(), cause: "absent".into() };
+        assert_eq!(gpu(Err(absent)), None);
+        assert_eq!(gpu(Ok("Orin (sm_87)".into())), Some(Line::ok("gpu", "Orin (sm_87)")));
+        let refused = gpu(Err(CudaError::NoDevice { cause: "in use".into() })).unwrap();
+        assert!(refused.status == Status::Warning && refused.text.contains("in use"), "{refused:?}");
     }
 }
