@@ -3,15 +3,15 @@
 //! A file is named by all that its content depends on (GPU, driver, source, options) and holds its own hash: a broken
 //! or foreign one is made anew.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::driver::GpuInfo;
+use crate::weights::write::write_atomically;
 
 /// First bytes of a file.
-const MAGIC: &[u8; 16] = b"ghostlight-cuda\n";
+const MAGIC: &[u8] = b"ghostlight-cuda\n";
 /// Bytes of a hash.
 const HASH: usize = 32;
 /// Longest file that is read.
@@ -51,22 +51,8 @@ pub fn read(file: &Path) -> Option<Vec<u8>> {
 /// # Errors
 /// What the system says; the kernels then serve this process alone.
 pub fn write(file: &Path, code: &[u8]) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let sibling = file.with_extension(format!("{}.tmp", std::process::id()));
-    let written = (|| {
-        let mut out = std::fs::File::create(&sibling)?;
-        out.write_all(MAGIC)?;
-        out.write_all(&Sha256::digest(code))?;
-        out.write_all(code)?;
-        out.sync_all()?;
-        std::fs::rename(&sibling, file)
-    })();
-    if written.is_err() {
-        // What the first fault left; a second one changes nothing.
-        let _ = std::fs::remove_file(&sibling);
-    }
-    written
+    std::fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+    write_atomically(file, &[MAGIC, Sha256::digest(code).as_slice(), code].concat())
 }
 
 #[cfg(test)]
