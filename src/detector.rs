@@ -14,6 +14,8 @@ use crate::vision::letterbox::rectangle;
 use crate::vision::{
     Detection, Detector as Boxes, HeadLevel, HeadsError, Letterbox, LetterboxError, NmsOptions, Pixels, Size,
 };
+use crate::weights::Model;
+use crate::weights::graph::MAX_LEVELS;
 
 /// Sides of an input are multiples of the coarsest level's cell, and of this.
 pub const STRIDE: usize = 32;
@@ -49,6 +51,17 @@ pub struct Timing {
     pub postprocess: Duration,
 }
 
+impl Timing {
+    /// Of a picture whose boxes are ready now.
+    fn since(started: Instant, preprocessed: Instant, inferred: Instant) -> Self {
+        Self {
+            preprocess: preprocessed - started,
+            inference: inferred - preprocessed,
+            postprocess: inferred.elapsed(),
+        }
+    }
+}
+
 /// How a picture is fitted into the network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
@@ -73,31 +86,97 @@ fn coarsest(strides: impl Iterator<Item = usize>) -> usize {
     strides.fold(STRIDE, usize::max)
 }
 
-/// The int8 engine with its letterbox and its boxes.
+/// An int8 engine, on whatever processor: what [`Detector`] asks of it.
+pub trait Network {
+    /// What is taken from each byte of the input.
+    const OFFSET: u8;
+
+    /// The model.
+    fn model(&self) -> &Model;
+
+    /// Plans for an input size, and gives the room for its bytes, `[height, width, 4]`.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn input(&mut self, size: Size) -> Result<&mut [u8], DetectError>;
+
+    /// Computes the heads; a class logit that is not above `floor` need not be there.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn run(&mut self, floor: f32) -> Result<(), DetectError>;
+
+    /// The heads, and how many they are.
+    fn levels(&self) -> ([HeadLevel<'_>; MAX_LEVELS], usize);
+}
+
+impl Network for Engine {
+    const OFFSET: u8 = STORED_OFFSET as u8;
+
+    fn model(&self) -> &Model {
+        self.model()
+    }
+
+    fn input(&mut self, size: Size) -> Result<&mut [u8], DetectError> {
+        self.resize(size.height, size.width)?;
+        Ok(self.input_mut())
+    }
+
+    fn run(&mut self, _: f32) -> Result<(), DetectError> {
+        Ok(self.run()?)
+    }
+
+    fn levels(&self) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
+        levels(self)
+    }
+}
+
+impl Network for CudaEngine {
+    const OFFSET: u8 = 0;
+
+    fn model(&self) -> &Model {
+        self.model()
+    }
+
+    fn input(&mut self, size: Size) -> Result<&mut [u8], DetectError> {
+        self.resize(size.height, size.width)?;
+        Ok(self.input_mut())
+    }
+
+    fn run(&mut self, floor: f32) -> Result<(), DetectError> {
+        Ok(self.run(floor)?)
+    }
+
+    fn levels(&self) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
+        sparse_levels(self)
+    }
+}
+
+/// An int8 engine with its letterbox and its boxes; detections are the same bits on each.
 #[derive(Debug)]
-pub struct Detector {
-    engine: Engine,
+pub struct Detector<E = Engine> {
+    engine: E,
     fit: Fit,
     stride: usize,
     letterbox: Letterbox,
     boxes: Boxes,
 }
 
-impl Detector {
+impl<E: Network> Detector<E> {
     /// A detector that fits pictures as `fit` says.
-    pub fn new(engine: Engine, fit: Fit) -> Self {
-        let stride = coarsest((0..engine.levels()).map(|level| engine.head(level).stride));
+    pub fn new(engine: E, fit: Fit) -> Self {
+        let stride = coarsest(engine.model().detect().strides.iter().copied());
         Self { engine, fit, stride, letterbox: Letterbox::new(), boxes: Boxes::new() }
     }
 
     /// The engine.
-    pub fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &E {
         &self.engine
     }
 
     /// Detections in a picture, the most confident first, corners in its pixels.
     ///
-    /// Allocates nothing once a picture of the same size went through.
+    /// On the CPU nothing is allocated once a picture of the same size went through.
     ///
     /// # Errors
     /// [`DetectError`] for a picture without pixels, or a bug.
@@ -108,22 +187,18 @@ impl Detector {
     ) -> Result<(&[Detection], Timing), DetectError> {
         let started = Instant::now();
         let input = self.fit.input(picture.size, self.stride);
-        self.engine.resize(input.height, input.width)?;
-        let placement = self.letterbox.run(picture, input, STORED_OFFSET as u8, self.engine.input_mut())?;
+        let placement = self.letterbox.run(picture, input, E::OFFSET, self.engine.input(input)?)?;
         let preprocessed = Instant::now();
-        self.engine.run()?;
+        self.engine.run(options.floor())?;
         let inferred = Instant::now();
-        let (levels, count) = levels(&self.engine);
-        let classes = self.engine.detect().classes;
+        let (levels, count) = self.engine.levels();
+        let classes = self.engine.model().detect().classes;
         let detections = self.boxes.run(&levels[..count], classes, &placement, options)?;
-        let timing = Timing {
-            preprocess: preprocessed - started,
-            inference: inferred - preprocessed,
-            postprocess: inferred.elapsed(),
-        };
-        Ok((detections, timing))
+        Ok((detections, Timing::since(started, preprocessed, inferred)))
     }
+}
 
+impl Detector {
     /// Runs one picture and gives each node's time, in order.
     ///
     /// # Errors
@@ -140,56 +215,6 @@ impl Detector {
             before = now;
         })?;
         Ok(times)
-    }
-}
-
-/// The CUDA engine behind the same letterbox and boxes: its detections are those of [`Detector`], bit for bit.
-#[derive(Debug)]
-pub struct CudaDetector {
-    engine: CudaEngine,
-    fit: Fit,
-    stride: usize,
-    letterbox: Letterbox,
-    boxes: Boxes,
-}
-
-impl CudaDetector {
-    /// A detector that fits pictures as `fit` says.
-    pub fn new(engine: CudaEngine, fit: Fit) -> Self {
-        let stride = coarsest(engine.detect().strides.iter().copied());
-        Self { engine, fit, stride, letterbox: Letterbox::new(), boxes: Boxes::new() }
-    }
-
-    /// The engine.
-    pub fn engine(&self) -> &CudaEngine {
-        &self.engine
-    }
-
-    /// As [`Detector::detect`].
-    ///
-    /// # Errors
-    /// As [`Detector::detect`].
-    pub fn detect(
-        &mut self,
-        picture: Pixels<'_>,
-        options: &NmsOptions,
-    ) -> Result<(&[Detection], Timing), DetectError> {
-        let started = Instant::now();
-        let input = self.fit.input(picture.size, self.stride);
-        self.engine.resize(input.height, input.width)?;
-        let placement = self.letterbox.run(picture, input, 0, self.engine.input_mut())?;
-        let preprocessed = Instant::now();
-        self.engine.run(options.floor())?;
-        let inferred = Instant::now();
-        let (levels, count) = sparse_levels(&self.engine);
-        let classes = self.engine.detect().classes;
-        let detections = self.boxes.run(&levels[..count], classes, &placement, options)?;
-        let timing = Timing {
-            preprocess: preprocessed - started,
-            inference: inferred - preprocessed,
-            postprocess: inferred.elapsed(),
-        };
-        Ok((detections, timing))
     }
 }
 
@@ -235,12 +260,7 @@ impl ReferenceDetector {
         let inferred = Instant::now();
         let levels: Vec<HeadLevel<'_>> = outputs.levels.iter().map(reference_level).collect();
         let detections = self.boxes.run(&levels, self.classes, &placement, options)?;
-        let timing = Timing {
-            preprocess: preprocessed - started,
-            inference: inferred - preprocessed,
-            postprocess: inferred.elapsed(),
-        };
-        Ok((detections, timing))
+        Ok((detections, Timing::since(started, preprocessed, inferred)))
     }
 }
 
@@ -314,6 +334,3 @@ const NO_LEVEL: HeadLevel<'static> = HeadLevel {
     class_row: 0,
     cells: None,
 };
-
-/// Most levels of a head that a checked model has.
-const MAX_LEVELS: usize = 8;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::args::{EngineKind, ModelArgs};
 use super::error::CliError;
 use super::table::printable;
-use crate::detector::{CudaDetector, Detector, Fit, ReferenceDetector, Timing};
+use crate::detector::{Detector, Fit, ReferenceDetector, Timing};
 use crate::engine::Engine;
 use crate::engine::cuda::CudaEngine;
 use crate::kernels::peak::macs_per_second;
@@ -164,7 +164,7 @@ fn open_cuda(path: &Path, model: Arc<Model>, input: Size, fit: Fit) -> Result<Bo
     let engine = CudaEngine::new(model)
         .map_err(|e| CliError::Unavailable { subject: "--engine cuda".into(), cause: e.to_string() })?;
     log::info!("{}: {id}, {}", path.display(), engine.gpu());
-    Ok(Box::new(Cuda { detector: CudaDetector::new(engine, fit), input, id }))
+    Ok(Box::new(Cuda { detector: Detector::new(engine, fit), input, id }))
 }
 
 fn open_int8(
@@ -291,7 +291,7 @@ impl Runner for Int8 {
 }
 
 struct Cuda {
-    detector: CudaDetector,
+    detector: Detector<CudaEngine>,
     input: Size,
     id: String,
 }

@@ -13,11 +13,7 @@ const MAX_SCALED: f64 = 2_130_000_000.0;
 pub fn requant(model: &Model, id: NodeId, act: &QAct, output: &QOutput) -> Requant {
     let node = &model.graph.nodes[id];
     let padded = node.channels.next_multiple_of(kernels::CELL_CHANNELS);
-    let act = match *act {
-        QAct::Identity => Act::Identity,
-        QAct::Relu => Act::Relu,
-        QAct::Gated { shift, poly } => Act::Gated { shift, poly },
-    };
+    let act = self::act(act);
     let (mut mult, mut zero, mut residual) = (Vec::new(), Vec::new(), None);
     if let QOutput::Int8 { unit } = *output {
         let quant = model.quant(id);
@@ -32,6 +28,15 @@ pub fn requant(model: &Model, id: NodeId, act: &QAct, output: &QOutput) -> Requa
         }
     }
     Requant { bias: vec![0; padded], scale: vec![0.0; padded], act, mult, zero, residual }
+}
+
+/// A model file's activation as the kernels take it.
+pub fn act(act: &QAct) -> Act {
+    match *act {
+        QAct::Identity => Act::Identity,
+        QAct::Relu => Act::Relu,
+        QAct::Gated { shift, poly } => Act::Gated { shift, poly },
+    }
 }
 
 /// Real value of one step of `p` (of the f32 output where that is what is written).

@@ -183,10 +183,7 @@ impl Engine {
 
     /// The detection head's constants.
     pub fn detect(&self) -> &Detect {
-        match self.model.graph.nodes.last().map(|n| &n.op) {
-            Some(QOp::Detect(detect)) => detect,
-            _ => unreachable!("a checked model ends with its detection head"),
-        }
+        self.model.detect()
     }
 
     /// Levels of the head.
@@ -196,8 +193,7 @@ impl Engine {
 
     /// Raw outputs of one level of the last run.
     pub fn head(&self, level: usize) -> HeadView<'_> {
-        let last = &self.model.graph.nodes[self.model.graph.nodes.len() - 1];
-        let view = |i: usize| self.placement.views[last.inputs[i]];
+        let view = |i: usize| self.placement.views[self.model.head()[i]];
         let (boxes, classes) = (view(2 * level), view(2 * level + 1));
         HeadView {
             height: boxes.height,
@@ -300,13 +296,7 @@ impl Step<'_> {
 
     fn copy_into_concat(&mut self) -> Result<(), ops::OpError> {
         let node = &self.model.graph.nodes[self.id];
-        for &(_, which) in self.placement.copies.iter().filter(|(concat, _)| *concat == self.id) {
-            let from = self.placement.views[node.inputs[which]];
-            let before: usize =
-                node.inputs[..which].iter().map(|&i| self.model.graph.nodes[i].channels).sum();
-            let whole = self.placement.views[self.id];
-            let offset = whole.offset + before * whole.element;
-            let to = View { offset, channels: from.channels, ..whole };
+        for (from, to) in self.placement.copies_into(self.id, node) {
             ops::copy(self.crew, self.arena, (as_bytes(from), as_bytes(to)))?;
         }
         Ok(())

@@ -34,6 +34,20 @@ pub struct Placement {
     pub copies: Vec<(NodeId, usize)>,
 }
 
+impl Placement {
+    /// The inputs of a concat that must be copied into place: where each lies, and where it is to be.
+    pub fn copies_into<'a>(&'a self, id: NodeId, node: &'a QNode) -> impl Iterator<Item = (View, View)> + 'a {
+        let whole = self.views[id];
+        let copies = self.copies.iter().filter(move |(concat, _)| *concat == id);
+        copies.map(move |&(_, which)| {
+            let from = self.views[node.inputs[which]];
+            let before: usize = node.inputs[..which].iter().map(|&i| self.views[i].channels).sum();
+            let offset = whole.offset + before * whole.element;
+            (from, View { offset, channels: from.channels, ..whole })
+        })
+    }
+}
+
 /// The buffer that holds a node, and the node's first channel in it.
 type Place = (NodeId, usize);
 /// A concat, and which of its inputs must be copied into place.

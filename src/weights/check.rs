@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::error::WeightsError;
 use super::file::{Model, key};
-use super::graph::{Element, MAX_EXPERTS, QAct, QGraph, QNode, QOp, QOutput};
+use super::graph::{Element, MAX_EXPERTS, MAX_LEVELS, QAct, QGraph, QNode, QOp, QOutput};
 use crate::model::graph::{ConvShape, Detect, ModelInfo, Padding};
 
 /// Six times what the largest YOLOv8 with ghost modules has; the table of steps and zero points of the
@@ -237,7 +237,10 @@ fn check_conv(
 }
 
 fn check_detect(detect: &Detect, inputs: &[&QNode]) -> Result<(), String> {
-    if detect.strides.is_empty() || detect.strides.len() > 8 || inputs.len() != 2 * detect.strides.len() {
+    if detect.strides.is_empty()
+        || detect.strides.len() > MAX_LEVELS
+        || inputs.len() != 2 * detect.strides.len()
+    {
         return Err(format!("{} inputs for {} levels", inputs.len(), detect.strides.len()));
     }
     if detect.strides.iter().any(|s| !s.is_power_of_two() || *s > 256) {

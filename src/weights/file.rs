@@ -9,10 +9,10 @@ use memmap2::Mmap;
 
 use super::check;
 use super::error::WeightsError;
-use super::graph::{ActQuant, QNode, TensorSpec, inherited};
+use super::graph::{ActQuant, QNode, QOp, TensorSpec, inherited};
 use super::header::Header;
 use crate::kernels::Arena;
-use crate::model::graph::NodeId;
+use crate::model::graph::{Detect, NodeId};
 
 /// Version of the format that this program reads and writes.
 pub const FORMAT: &str = "1";
@@ -74,6 +74,19 @@ impl Deref for Model {
 }
 
 impl Model {
+    /// The detection head's constants.
+    pub fn detect(&self) -> &Detect {
+        match self.graph.nodes.last().map(|node| &node.op) {
+            Some(QOp::Detect(detect)) => detect,
+            _ => unreachable!("a checked model ends with its detection head"),
+        }
+    }
+
+    /// The nodes that the head reads: of each level its box logits, then its class logits.
+    pub fn head(&self) -> &[NodeId] {
+        self.graph.nodes.last().map_or(&[], |node| &node.inputs)
+    }
+
     /// Maps and checks a model file.
     ///
     /// # Errors

@@ -273,6 +273,8 @@ pub struct TensorSpec {
     pub len: usize,
 }
 
+/// Most levels of a detection head.
+pub const MAX_LEVELS: usize = 8;
 /// Most experts of a dynamic convolution: as many as can be mixed.
 pub const MAX_EXPERTS: usize = crate::kernels::ops::MAX_EXPERTS;
 

@@ -1,6 +1,6 @@
 //! Kernels one by one, on shapes and numbers that no model has, against the CPU's `scalar`.
 
-use ghostlight::kernels::cuda::{ConvArgs, Kernel, MixArgs, PictureArgs, Region, SumArgs, flag};
+use ghostlight::kernels::cuda::{ConvArgs, Kernel, MixArgs, PictureArgs, Region, SumArgs};
 use ghostlight::kernels::ops::{self, ConvJob, DepthwiseJob, MixJob, Mixed, Window};
 use ghostlight::kernels::scalar::Scalar;
 use ghostlight::kernels::{
@@ -198,44 +198,15 @@ fn check(shim: &Shim, case: Case, act: Act) {
         }
     });
 
-    let (mut weights_region, mut args) = conv_region(&case, &packed, &pad_row, &plain, &requant);
-    let aligned = |view: &View| (view.offset | view.stride).is_multiple_of(4);
-    let set = |on: bool, bit: u32| if on { bit } else { 0 };
-    let (kind, shift, poly) = match requant.act {
-        Act::Identity => (0, 0, [0; 6]),
-        Act::Relu => (1, 0, [0; 6]),
-        Act::Gated { shift, poly } => (2, shift, poly),
-    };
-    let pair = |i: usize| u32::from(poly[i] as u16) | u32::from(poly[i + 1] as u16) << 16;
-    args = ConvArgs {
-        input: Region::Arena.at(input.offset),
-        output: Region::Arena.at(output.offset),
-        residual: Region::Arena.at(residual.offset),
-        in_height: input.height as u32,
-        in_width: input.width as u32,
-        in_stride: input.stride as u32,
-        out_width: output.width as u32,
-        pixels: output.pixels() as u32,
-        out_stride: output.stride as u32,
-        residual_stride: residual.stride as u32,
-        kernel: case.kernel as u32,
-        stride: case.stride as u32,
-        dilation: case.dilation as u32,
-        pad_top: window.pad_top as u32,
-        pad_left: window.pad_left as u32,
-        depth: case.c_in.div_ceil(4) as u32,
-        channels: case.c_out as u32,
-        act: kind,
-        shift,
-        poly01: pair(0),
-        poly23: pair(2),
-        poly45: pair(4),
-        flags: set(case.float, flag::FLOAT_OUTPUT)
-            | set(case.residual, flag::HAS_RESIDUAL)
-            | set(aligned(&input), flag::INPUT_ALIGNED)
-            | set(aligned(&output), flag::OUTPUT_ALIGNED)
-            | set(aligned(&residual), flag::RESIDUAL_ALIGNED),
-        ..args
+    let (mut weights_region, placed) = conv_region(&case, &packed, &pad_row, &plain, &requant);
+    let ConvArgs { weights, pad_row, sums, constants, .. } = placed;
+    let views = (&input, &output, case.residual.then_some(&residual));
+    let args = ConvArgs {
+        weights,
+        pad_row,
+        sums,
+        constants,
+        ..ConvArgs::of(views, &window, requant.act, case.float)
     };
     let kernels: &[(Kernel, [usize; 2])] = if case.depthwise {
         &[(Kernel::Depthwise, [0; 2])]

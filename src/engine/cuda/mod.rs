@@ -145,12 +145,9 @@ impl CudaEngine {
         self.gpu.host_mut()[at..at + 4].copy_from_slice(&floor.to_ne_bytes());
         self.gpu.run()?;
         let Self { gpu, plan, survivors, placement, model, .. } = self;
-        let Some((last, QOp::Detect(detect))) = model.graph.nodes.last().map(|n| (n, &n.op)) else {
-            return Ok(());
-        };
         for (level, out) in survivors.iter_mut().enumerate() {
-            let view = placement.views[last.inputs[2 * level]];
-            collect(gpu.host(), &plan.host, level, (&view, detect), out);
+            let boxes = placement.views[model.head()[2 * level]];
+            collect(gpu.host(), &plan.host, level, (&boxes, model.detect()), out);
         }
         Ok(())
     }
@@ -162,10 +159,7 @@ impl CudaEngine {
 
     /// The detection head's constants.
     pub fn detect(&self) -> &Detect {
-        match self.model.graph.nodes.last().map(|n| &n.op) {
-            Some(QOp::Detect(detect)) => detect,
-            _ => unreachable!("a checked model ends with its detection head"),
-        }
+        self.model.detect()
     }
 
     /// Bytes `[pixels, channels * element]` of every node after a run of an engine that keeps all; a byte is an

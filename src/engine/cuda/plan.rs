@@ -7,12 +7,12 @@ use crate::engine::place::Placement;
 use crate::engine::prepare::window;
 use crate::kernels::cuda::{
     BOX_LOGITS, ConvArgs, CountArgs, GateArgs, Kernel, MixArgs, POSITIONS, PictureArgs, Region, RouteArgs,
-    SUMMED, SumArgs, SurvivorArgs, flag,
+    SUMMED, SumArgs, SurvivorArgs, aligned,
 };
 use crate::kernels::{CELL_CHANNELS, STORED_OFFSET, View};
 use crate::model::graph::{ConvShape, NodeId, RoutingKind};
 use crate::weights::Model;
-use crate::weights::graph::{QAct, QNode, QOp, QOutput};
+use crate::weights::graph::{MAX_LEVELS, QAct, QNode, QOp, QOutput};
 
 /// Threads of a block of the kernels that take one thread for a word or a byte.
 const THREADS: usize = 128;
@@ -20,10 +20,9 @@ const THREADS: usize = 128;
 const RUNS: usize = 64;
 /// Bytes of [`Region::Host`] before the picture: threshold, then counts.
 const CONTROL: usize = 64;
+const _: () = assert!(HostPlaces::count(MAX_LEVELS) <= CONTROL && 4 * MAX_LEVELS <= COUNTERS);
 /// Compute capability from which on tensor cores multiply bytes as the kernels do.
 const TENSOR_CORES: u32 = 80;
-/// Most levels of a head.
-const LEVELS: usize = 8;
 
 /// Where the host finds things in [`Region::Host`].
 #[derive(Debug, Clone, Default)]
@@ -53,10 +52,8 @@ impl HostPlaces {
         let input = placement.views[0];
         let mut places = Self { input: CONTROL, input_len: input.pixels() * input.stride, ..Self::default() };
         places.len = (CONTROL + places.input_len).next_multiple_of(64);
-        let Some(node) = model.graph.nodes.last() else { return places };
-        let QOp::Detect(detect) = &node.op else { return places };
-        places.row_words = 1 + BOX_LOGITS + detect.classes;
-        for pair in node.inputs.chunks_exact(2) {
+        places.row_words = 1 + BOX_LOGITS + model.detect().classes;
+        for pair in model.head().chunks_exact(2) {
             places.rows.push(places.len);
             places.len += (placement.views[pair[0]].pixels() * places.row_words * 4).next_multiple_of(64);
         }
@@ -82,7 +79,6 @@ pub struct Plan {
 pub fn plan(model: &Model, placement: &Placement, placed: &[Placed], capability: u32) -> Plan {
     let host = HostPlaces::new(model, placement);
     let mut planner = Planner {
-        model,
         placement,
         launches: Vec::new(),
         scratch: Scratch { next: COUNTERS, most: COUNTERS },
@@ -113,13 +109,11 @@ impl Scratch {
         let offset = self.next;
         self.next = (offset + bytes).next_multiple_of(64) + 64;
         self.most = self.most.max(self.next);
-        // A scratch too large is refused before anything is launched.
-        (Region::Scratch as u32) << 30 | (offset % Region::LIMIT) as u32
+        Region::Scratch.unchecked(offset)
     }
 }
 
 struct Planner<'a> {
-    model: &'a Model,
     placement: &'a Placement,
     launches: Vec<Launch>,
     scratch: Scratch,
@@ -130,11 +124,6 @@ struct Planner<'a> {
 
 fn arena(view: &View) -> u32 {
     Region::Arena.at(view.offset)
-}
-
-/// Whether all pixels begin at multiples of 4.
-fn aligned(view: &View) -> bool {
-    view.offset.is_multiple_of(4) && view.stride.is_multiple_of(4)
 }
 
 /// Means of a picture that are to be: what a kernel that computes them is told.
@@ -212,12 +201,7 @@ impl Planner<'_> {
 
     fn concat(&mut self, node: &QNode) {
         let (placement, id) = (self.placement, self.id);
-        for &(_, which) in placement.copies.iter().filter(|(concat, _)| *concat == id) {
-            let from = self.view(node.inputs[which]);
-            let before: usize =
-                node.inputs[..which].iter().map(|&i| self.model.graph.nodes[i].channels).sum();
-            let whole = self.view(self.id);
-            let to = View { offset: whole.offset + before, channels: from.channels, ..whole };
+        for (from, to) in placement.copies_into(id, node) {
             self.enlarge(&from, &to, 1);
         }
     }
@@ -226,44 +210,8 @@ impl Planner<'_> {
     fn conv_args(&self, node: &QNode, shape: &ConvShape, act: &QAct, output: &QOutput) -> ConvArgs {
         let (input, out) = (self.view(node.inputs[0]), self.view(self.id));
         let residual = node.inputs.get(1).map(|&i| self.view(i));
-        let window = window(shape, &input);
-        let (act, shift, poly) = match *act {
-            QAct::Identity => (0, 0, [0; 6]),
-            QAct::Relu => (1, 0, [0; 6]),
-            QAct::Gated { shift, poly } => (2, shift, poly),
-        };
-        let pair = |i: usize| u32::from(poly[i] as u16) | u32::from(poly[i + 1] as u16) << 16;
-        let set = |on: bool, bit: u32| if on { bit } else { 0 };
-        ConvArgs {
-            input: arena(&input),
-            output: arena(&out),
-            residual: residual.map_or(0, |view| arena(&view)),
-            in_height: input.height as u32,
-            in_width: input.width as u32,
-            in_stride: input.stride as u32,
-            out_width: out.width as u32,
-            pixels: out.pixels() as u32,
-            out_stride: out.stride as u32,
-            residual_stride: residual.map_or(0, |view| view.stride as u32),
-            kernel: window.kernel as u32,
-            stride: window.stride as u32,
-            dilation: window.dilation as u32,
-            pad_top: window.pad_top as u32,
-            pad_left: window.pad_left as u32,
-            depth: shape.c_in.div_ceil(4) as u32,
-            channels: out.channels as u32,
-            act,
-            shift,
-            poly01: pair(0),
-            poly23: pair(2),
-            poly45: pair(4),
-            flags: set(*output == QOutput::Float, flag::FLOAT_OUTPUT)
-                | set(residual.is_some(), flag::HAS_RESIDUAL)
-                | set(aligned(&input), flag::INPUT_ALIGNED)
-                | set(aligned(&out), flag::OUTPUT_ALIGNED)
-                | set(residual.is_some_and(|view| aligned(&view)), flag::RESIDUAL_ALIGNED),
-            ..ConvArgs::default()
-        }
+        let float = *output == QOutput::Float;
+        ConvArgs::of((&input, &out, residual.as_ref()), &window(shape, &input), constants::act(act), float)
     }
 
     fn conv(&mut self, node: &QNode, shape: &ConvShape, act: &QAct, output: &QOutput, places: &ConvPlaces) {
@@ -338,12 +286,11 @@ impl Planner<'_> {
         };
         self.launch(Kernel::Route, [1, 1], route.words());
 
-        let (kernel, cells, depth) = if shape.is_depthwise() {
-            (Kernel::MixDepthwise, taps, 0)
+        let (kernel, cells, cell, depth) = if shape.is_depthwise() {
+            (Kernel::MixDepthwise, taps, 1, 0)
         } else {
-            (Kernel::MixDense, taps * depth, depth)
+            (Kernel::MixDense, taps * depth, 4, depth)
         };
-        let cell = if shape.is_depthwise() { 1 } else { 4 };
         let mixed = self.scratch.take(cells * padded * cell);
         let sums = self.scratch.take(8 * padded);
         let mix = MixArgs {
@@ -402,12 +349,12 @@ impl Planner<'_> {
     }
 
     fn heads(&mut self, node: &QNode, classes: usize) {
-        for (level, pair) in node.inputs.chunks_exact(2).enumerate().take(LEVELS) {
+        for (level, pair) in node.inputs.chunks_exact(2).enumerate() {
             let (boxes, logits) = (self.view(pair[0]), self.view(pair[1]));
             let args = SurvivorArgs {
                 boxes: arena(&boxes),
                 class_logits: arena(&logits),
-                rows: Region::Host.at(self.host.rows[level] % Region::LIMIT),
+                rows: Region::Host.unchecked(self.host.rows[level]),
                 counter: Region::Scratch.at(4 * level),
                 floor: Region::Host.at(HostPlaces::FLOOR),
                 pixels: boxes.pixels() as u32,
@@ -417,7 +364,7 @@ impl Planner<'_> {
             };
             self.launch(Kernel::Survivors, [boxes.pixels().div_ceil(POSITIONS), 1], args.words());
         }
-        let levels = (node.inputs.len() / 2).min(LEVELS) as u32;
+        let levels = (node.inputs.len() / 2) as u32;
         let counts = Region::Host.at(HostPlaces::count(0));
         self.launch(
             Kernel::TellCounts,

@@ -114,11 +114,9 @@ pub struct GatePlaces {
 }
 
 /// Puts a node's pieces to the others.
-///
-/// Offsets may be past [`Region::LIMIT`]: the caller asks for the length before it uses them, and so `at` does not.
 pub fn place(upload: &mut Upload, model: &Model, id: NodeId) -> Placed {
     let node = &model.graph.nodes[id];
-    let at = |offset: usize| (Region::Weights as u32) << 30 | (offset % Region::LIMIT) as u32;
+    let at = |offset: usize| Region::Weights.unchecked(offset);
     match (&node.op, prepare::prepare(model, id, Layout::N16K4)) {
         (QOp::Conv { shape, .. }, Prepared::Dense(prepare::Dense { requant, pad_row, .. }))
         | (QOp::Conv { shape, .. }, Prepared::Depthwise(prepare::Depthwise { requant, pad_row })) => {

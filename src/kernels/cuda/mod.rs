@@ -8,6 +8,9 @@
 //! less by 128 has accumulators that are less by `128 * Σ w`, which goes to the start value: sums wrap, so that
 //! results are the same bits.
 
+use super::ops::Window;
+use super::{Act, View};
+
 /// Sources in their order: each uses what those before it define. The first is what a shim replaces.
 pub const SOURCES: [(&str, &str); 6] = [
     ("device.cuh", include_str!("device.cuh")),
@@ -52,7 +55,13 @@ impl Region {
     /// If `offset` is not below [`Region::LIMIT`]: plans check their regions' sizes first.
     pub fn at(self, offset: usize) -> u32 {
         assert!(offset < Self::LIMIT, "{offset} is past every region");
-        (self as u32) << 30 | offset as u32
+        self.unchecked(offset)
+    }
+
+    /// The same while a region grows, and before its size is looked at: one that is too large is refused, and what
+    /// this gave for it is not used.
+    pub fn unchecked(self, offset: usize) -> u32 {
+        (self as u32) << 30 | (offset % Self::LIMIT) as u32
     }
 }
 
@@ -206,6 +215,60 @@ pub mod flag {
     pub const OUTPUT_ALIGNED: u32 = 8;
     /// Those of the residual.
     pub const RESIDUAL_ALIGNED: u32 = 16;
+}
+
+/// Whether all pixels begin at multiples of 4.
+pub fn aligned(view: &View) -> bool {
+    view.offset.is_multiple_of(4) && view.stride.is_multiple_of(4)
+}
+
+impl ConvArgs {
+    /// What a convolution reads and writes, all in the arena, and how; weights and epilogue are left at 0.
+    pub fn of(
+        (input, output, residual): (&View, &View, Option<&View>),
+        window: &Window,
+        act: Act,
+        float: bool,
+    ) -> Self {
+        let arena = |view: &View| Region::Arena.at(view.offset);
+        let (act, shift, poly) = match act {
+            Act::Identity => (0, 0, [0; 6]),
+            Act::Relu => (1, 0, [0; 6]),
+            Act::Gated { shift, poly } => (2, shift, poly),
+        };
+        let pair = |i: usize| u32::from(poly[i] as u16) | u32::from(poly[i + 1] as u16) << 16;
+        let set = |on: bool, bit: u32| if on { bit } else { 0 };
+        Self {
+            input: arena(input),
+            output: arena(output),
+            residual: residual.map_or(0, arena),
+            in_height: input.height as u32,
+            in_width: input.width as u32,
+            in_stride: input.stride as u32,
+            out_width: output.width as u32,
+            pixels: output.pixels() as u32,
+            out_stride: output.stride as u32,
+            residual_stride: residual.map_or(0, |view| view.stride as u32),
+            kernel: window.kernel as u32,
+            stride: window.stride as u32,
+            dilation: window.dilation as u32,
+            pad_top: window.pad_top as u32,
+            pad_left: window.pad_left as u32,
+            depth: input.channels.div_ceil(4) as u32,
+            channels: output.channels as u32,
+            act,
+            shift,
+            poly01: pair(0),
+            poly23: pair(2),
+            poly45: pair(4),
+            flags: set(float, flag::FLOAT_OUTPUT)
+                | set(residual.is_some(), flag::HAS_RESIDUAL)
+                | set(aligned(input), flag::INPUT_ALIGNED)
+                | set(aligned(output), flag::OUTPUT_ALIGNED)
+                | set(residual.is_some_and(aligned), flag::RESIDUAL_ALIGNED),
+            ..Self::default()
+        }
+    }
 }
 
 /// Box logits of a survivor's row, behind its position.

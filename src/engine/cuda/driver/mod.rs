@@ -137,9 +137,13 @@ pub struct GpuInfo {
 impl std::fmt::Display for GpuInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, capability, driver } = self;
-        let (major, minor) = (driver / 1000, driver % 1000 / 10);
-        write!(f, "{name} (sm_{capability}, driver for CUDA {major}.{minor})")
+        write!(f, "{name} (sm_{capability}, driver for CUDA {})", cuda_version(*driver as c_int))
     }
+}
+
+/// `12060` as `12.6`.
+fn cuda_version(number: c_int) -> String {
+    format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
 // SAFETY: handles of the driver may be used from any thread; each method that needs the context makes it current in
@@ -160,8 +164,10 @@ impl Gpu {
         let (status, started) = unsafe { ((driver.version)(&mut version), (driver.init)(0)) };
         driver.check("cuDriverGetVersion", status)?;
         if version < OLDEST_DRIVER {
-            let text = |v: c_int| format!("{}.{}", v / 1000, v % 1000 / 10);
-            return Err(CudaError::OldDriver { found: text(version), wanted: text(OLDEST_DRIVER) });
+            return Err(CudaError::OldDriver {
+                found: cuda_version(version),
+                wanted: cuda_version(OLDEST_DRIVER),
+            });
         }
         let no_device = |cause: String| CudaError::NoDevice { cause };
         driver.check("cuInit", started).map_err(|e| no_device(e.to_string()))?;
