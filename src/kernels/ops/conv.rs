@@ -7,7 +7,7 @@
 //! Test: `kernels::tests`.
 
 use super::super::arena::ALIGN;
-use super::super::{Arena, CELL_CHANNELS, Crew, DenseTile, Kernels, Layout, MAX_ROWS, Requant, View};
+use super::super::{Arena, CELL_CHANNELS, Crew, DenseTile, Kernels, Layout, Requant, View};
 use super::pixels::{Filled, Table};
 use super::{Base, OpError, Window, check_apart, check_input, check_len, check_output, check_same, run_len};
 
@@ -92,13 +92,11 @@ pub fn conv(k: &dyn Kernels, crew: &Crew<'_>, arena: &mut Arena, job: &ConvJob<'
 /// - `job.check` passed for `k`'s layout and the arena that `base` points to.
 /// - No one else touches these output pixels, nor writes what they are computed from.
 unsafe fn conv_run(k: &dyn Kernels, base: Base, job: &ConvJob<'_>, first: usize, count: usize) {
-    let layout = k.layout();
     let cut = k.tile_for(job.output.channels);
-    let pitch = (k.tile().rows * k.batch()).min(MAX_ROWS);
     let step = cut.blocks * CELL_CHANNELS;
-    let block = layout.packed_len(CELL_CHANNELS, job.window.taps(), job.depth(layout));
+    let block = k.layout().packed_len(CELL_CHANNELS, job.window.taps(), job.depth(k.layout()));
     let start = base.0.wrapping_add(job.input.offset).cast_const();
-    let mut table = Table::new(job, layout, start, pitch, (cut.rows, cut.rows * k.batch()));
+    let mut table = Table::new(k, job, start);
     let mut at = first;
     while at < first + count {
         let Filled { pixels, taps, depth, rows } = table.fill(at, first + count - at);

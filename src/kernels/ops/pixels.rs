@@ -11,7 +11,7 @@
 //! Test: `kernels::tests`.
 
 use super::super::arena::SLACK;
-use super::super::{Layout, MAX_ROWS, MAX_TAPS};
+use super::super::{Kernels, MAX_ROWS, MAX_TAPS};
 use super::{ConvJob, Window};
 
 /// Pointers `[tap][pitch]`.
@@ -36,6 +36,8 @@ pub(super) struct Table<'a> {
     /// First byte of the input view.
     start: *const u8,
     pitch: usize,
+    /// Most pointers of a row that a tile reads.
+    reach: usize,
     /// Output pixels of a tile, and of a whole batch.
     unit: usize,
     batch: usize,
@@ -59,19 +61,13 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// A table for `job`, whose input begins at `start`; rows of pointers are `pitch` long. A tile has `unit` output
-    /// pixels, a batch `batch`, a multiple of it.
-    pub(super) fn new(
-        job: &'a ConvJob<'a>,
-        layout: Layout,
-        start: *const u8,
-        pitch: usize,
-        (unit, batch): (usize, usize),
-    ) -> Self {
+    /// A table for `job` on the kernels `k`; its input begins at `start`.
+    pub(super) fn new(k: &dyn Kernels, job: &'a ConvJob<'a>, start: *const u8) -> Self {
         const { assert!(SLACK >= 8, "rounding a pixel's channels up reads less than 8 bytes past its end") };
         let ConvJob { input, output, .. } = *job;
         let Window { kernel, stride, dilation, pad_top, pad_left } = job.window;
-        let depth = job.depth(layout);
+        let depth = job.depth(k.layout());
+        let (reach, unit) = (k.tile().rows, k.tile_for(output.channels).rows);
         let joined = kernel > 1 && dilation == 1 && input.stride == depth;
         let one_to_one = kernel == 1
             && stride == 1
@@ -82,9 +78,10 @@ impl<'a> Table<'a> {
         Self {
             job,
             start,
-            pitch,
+            pitch: (reach * k.batch()).min(MAX_ROWS),
+            reach,
             unit,
-            batch,
+            batch: unit * k.batch(),
             depth,
             inner: (kernel * across, depth * kernel / across),
             one_to_one,
@@ -196,9 +193,7 @@ impl<'a> Table<'a> {
         let Window { kernel, dilation, .. } = window;
         let (height, width) = (input.height as isize, input.width as isize);
         let (mut oy, mut ox) = (at / output.width, at % output.width);
-        // A kernel of batches reads whole tiles only.
-        let filled = if self.batch == self.unit { self.pitch } else { self.unit };
-        for r in 0..filled {
+        for r in 0..self.reach {
             if r >= rows {
                 for pointers in self.border.chunks_exact_mut(self.pitch).take(kernel * kernel) {
                     pointers[r] = pointers[r - 1];
