@@ -141,17 +141,19 @@ impl Pen {
         classes: &[String],
         taken: &mut Vec<[i64; 4]>,
     ) -> (String, [i64; 4]) {
+        let class = detection.class_id;
+        let name = classes.get(class).cloned().unwrap_or_else(|| class.to_string());
         let short = format!("{:.2}", detection.confidence);
-        let long = match classes.get(detection.class_id) {
-            Some(name) => format!("{name} {short}"),
-            None => format!("{} {short}", detection.class_id),
-        };
-        let places = |text: &str| self.places(image, corners(detection, image), text);
-        let free = [&long, &short]
+        let long = format!("{name} {short}");
+        let corners = corners(detection, image);
+        let free = |place: &[i64; 4]| !taken.iter().any(|other| overlap(place, other));
+        let found = [&long, &short]
             .into_iter()
-            .flat_map(|text| places(text).into_iter().map(move |place| (text.clone(), place)))
-            .find(|(_, place)| !taken.iter().any(|other| overlap(place, other)));
-        let (text, place) = free.unwrap_or_else(|| (long.clone(), places(&long)[0]));
+            .find_map(|text| Some((text.clone(), self.places(image, corners, text).into_iter().find(free)?)));
+        let (text, place) = found.unwrap_or_else(|| {
+            let [above, ..] = self.places(image, corners, &long);
+            (long, above)
+        });
         taken.push(place);
         (text, place)
     }
