@@ -63,6 +63,7 @@ def main():
     parser.add_argument("--mosaic", type=float, default=1.0, help="share of pictures put together from four")
     parser.add_argument("--fliplr", type=float, default=0.5, help="share mirrored; 0 where writing tells classes apart")
     parser.add_argument("--warmup", type=float, default=3, help="epochs")
+    parser.add_argument("--freeze", type=int, default=0, help="layers from the picture on that stay as they are")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, help="for the CPU")
@@ -93,6 +94,7 @@ def main():
         close_mosaic=10,
         mosaic=args.mosaic,
         fliplr=args.fliplr,
+        freeze=args.freeze or None,
         device=args.device,
         workers=args.workers,
         project=str(out.parent),
