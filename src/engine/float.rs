@@ -12,7 +12,8 @@ use crate::model::graph::{Activation, ConvShape, NodeId};
 use crate::weights::Model;
 use crate::weights::graph::{QOp, float_kernel_len};
 
-fn float_act(activation: Activation) -> FloatAct {
+/// A model file's activation as the kernels take it.
+pub(super) fn float_act(activation: Activation) -> FloatAct {
     match activation {
         Activation::Identity => FloatAct::Identity,
         Activation::Relu => FloatAct::Relu,

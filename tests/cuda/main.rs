@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod float;
 mod kernels;
 mod messages;
 mod real;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use common::models::{self, GHOST, TINY};
 use ghostlight::engine::Engine;
-use ghostlight::engine::cuda::{CudaEngine, CudaError};
+use ghostlight::engine::cuda::CudaEngine;
 use ghostlight::kernels::scalar::Scalar;
 use ghostlight::model::blocks::build;
 use ghostlight::model::fuse::fuse;
@@ -179,15 +180,26 @@ fn trained_models_equal_the_cpu() {
     }
 }
 
+/// Layers in f32 alone, and between those in int8; with activations that int8 has none for.
 #[test]
-fn a_layer_in_f32_is_refused_by_name() {
+fn layers_in_f32_equal_the_cpu_bit_for_bit() {
     let Some((shim, _turn)) = shim() else { return };
-    let model = Arc::new(Model::from_bytes(&models::mixed_bytes()).unwrap());
-    let fault = CudaEngine::new(Arc::clone(&model)).unwrap_err();
-    let CudaError::FloatLayer { node } = &fault else { panic!("{fault}") };
-    let named = model.graph.nodes.iter().find(|n| n.name == *node).unwrap();
-    assert!(matches!(named.op, QOp::FloatConv { .. } | QOp::Dequantise), "{named:?}");
-    assert_eq!(shim.held(), [0; 4]);
+    let mut ran = 0;
+    let networks = [TINY.to_owned(), GHOST.to_owned()];
+    let activations = ["SiLU()", "ReLU()", "ReLU6()", "LeakyReLU(0.1)", "Hardswish()", "Identity()"];
+    let odd = activations.map(|activation| format!("activation: nn.{activation}\n{ODD}"));
+    for network in networks.iter().chain(&odd) {
+        let graph = models::graph(network);
+        let all = vec![true; graph.nodes.len()];
+        for float in [models::every_second(&graph), all] {
+            let parts = models::mixed_parts(&graph, &models::fixed_ranges(&graph), &float);
+            let model = Arc::new(Model::from_bytes(&parts.to_bytes().unwrap()).unwrap());
+            ran += model.graph.nodes.iter().filter(|n| matches!(n.op, QOp::FloatConv { .. })).count();
+            compare(network, &model, SIZE);
+        }
+    }
+    assert!(ran > 100, "{ran} convolutions in f32");
+    assert_eq!(shim.held(), [0; 4], "all is given back");
 }
 
 #[test]

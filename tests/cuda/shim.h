@@ -202,6 +202,7 @@ template <class To, class From> DEVICE To same_bits(From from) {
     return to;
 }
 
+DEVICE u32 as_bits(float x) { return same_bits<u32>(x); }
 DEVICE float as_float(u32 bits) { return same_bits<float>(bits); }
 DEVICE double as_double(u64 bits) { return same_bits<double>(bits); }
 

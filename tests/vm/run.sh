@@ -38,6 +38,8 @@ install_tools() {
     command -v mmdebstrap >/dev/null || missing+=(mmdebstrap e2fsprogs)
     command -v djpeg >/dev/null || missing+=(libjpeg-turbo-progs)
     command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
+    # mmdebstrap asks it whether programs of the other kind run here.
+    [ $ARCH = amd64 ] || command -v arch-test >/dev/null || missing+=(arch-test)
     [ ${#missing[@]} -eq 0 ] ||
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" || true
 }

@@ -86,12 +86,6 @@ pub enum CudaError {
         /// The most.
         limit: usize,
     },
-    /// A layer that the engine has no kernel for.
-    #[error("layer `{node}` is computed in f32, which the CUDA engine does not do; use --engine cpu")]
-    FloatLayer {
-        /// Its name.
-        node: String,
-    },
     /// The driver refuses a call.
     #[error("{call}: {cause}")]
     Call {

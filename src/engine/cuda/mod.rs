@@ -24,7 +24,6 @@ use crate::kernels::View;
 use crate::kernels::cuda::{BOX_LOGITS, OPTIONS, Region, source};
 use crate::model::graph::{Detect, NodeId};
 use crate::weights::Model;
-use crate::weights::graph::{QOp, QOutput};
 use plan::{HostPlaces, Plan};
 use upload::{Placed, Upload};
 
@@ -76,9 +75,6 @@ impl CudaEngine {
     }
 
     fn with_memory(model: Arc<Model>, keep_all: bool) -> Result<Self, CudaError> {
-        if let Some(node) = float_layer(&model) {
-            return Err(CudaError::FloatLayer { node });
-        }
         let mut gpu = Gpu::open()?;
         load_kernels(&mut gpu)?;
         let mut upload = Upload::default();
@@ -198,22 +194,6 @@ fn load_kernels(gpu: &mut Gpu) -> Result<(), CudaError> {
         log::info!("{}: kernels are not kept for the next start: {e}", file.display());
     }
     Ok(())
-}
-
-/// Name of a layer that is computed in f32; the heads' last convolutions are not meant, which only write it.
-fn float_layer(model: &Model) -> Option<String> {
-    let nodes = model.graph.nodes.iter().enumerate();
-    let writes_float = |op: &QOp| {
-        matches!(
-            op,
-            QOp::Conv { output: QOutput::Float, .. } | QOp::DynamicConv { output: QOutput::Float, .. }
-        )
-    };
-    let mut floats = nodes.filter(|(id, node)| {
-        let from_float = !matches!(node.op, QOp::Detect(_)) && node.inputs.iter().any(|&i| model.is_float(i));
-        from_float || (model.is_float(*id) && !writes_float(&node.op))
-    });
-    floats.next().map(|(_, node)| node.name.clone())
 }
 
 /// Plans, makes room, and records the launches.

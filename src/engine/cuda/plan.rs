@@ -1,5 +1,7 @@
 //! From a graph and the places of its tensors to launches, for one input size.
 
+mod float;
+
 use super::driver::Launch;
 use super::upload::{ConvPlaces, DynamicPlaces, GatePlaces, Placed};
 use crate::engine::constants;
@@ -79,6 +81,7 @@ pub struct Plan {
 pub fn plan(model: &Model, placement: &Placement, placed: &[Placed], capability: u32) -> Plan {
     let host = HostPlaces::new(model, placement);
     let mut planner = Planner {
+        model,
         placement,
         launches: Vec::new(),
         scratch: Scratch { next: COUNTERS, most: COUNTERS },
@@ -114,6 +117,7 @@ impl Scratch {
 }
 
 struct Planner<'a> {
+    model: &'a Model,
     placement: &'a Placement,
     launches: Vec<Launch>,
     scratch: Scratch,
@@ -155,6 +159,9 @@ impl Planner<'_> {
     fn node(&mut self, node: &QNode, placed: &Placed) {
         let output = self.view(self.id);
         let input = node.inputs.first().map_or(output, |&i| self.view(i));
+        if self.float(node, placed, (&input, &output)) {
+            return;
+        }
         match (&node.op, placed) {
             (QOp::Input, _) => self.fetch_input(&output),
             (QOp::Conv { shape, act, output }, Placed::Conv(places)) => {
@@ -171,8 +178,8 @@ impl Planner<'_> {
                 };
                 self.launch_flat(Kernel::Add, output.pixels() * output.channels, args.words());
             }
-            (QOp::SqueezeExcite { reduced }, Placed::Gates(places)) => {
-                self.squeeze_excite(&input, &output, *reduced, places);
+            (QOp::SqueezeExcite { reduced }, Placed::Gates { quant, own, places }) => {
+                self.squeeze_excite((&input, &output), *reduced, (*quant, *own), places);
             }
             (QOp::MaxPool { kernel }, _) => {
                 let args = PictureArgs { size: *kernel as u32, ..picture(&input, &output) };
@@ -268,19 +275,16 @@ impl Planner<'_> {
             partial,
             runs,
             pixels,
-            channels,
             quant: places.quant,
             means,
-            weight: places.routing_weight,
-            bias: places.routing_bias,
+            channels,
+            weight: places.routing.routing_weight,
+            bias: places.routing.routing_bias,
             experts: *experts as u32,
-            kind: match routing {
-                RoutingKind::Sigmoid => 0,
-                RoutingKind::Softmax => 1,
-            },
+            kind: kind(*routing),
+            shares,
             scales: places.weight_scale,
             padded: padded as u32,
-            routing: shares,
             alpha,
             alpha_step,
         };
@@ -300,7 +304,7 @@ impl Planner<'_> {
             alpha_step,
             routing: shares,
             bias: places.bias,
-            expert_bias: places.expert_bias,
+            expert_bias: places.routing.expert_bias,
             zeros: places.pad_row,
             sums,
             cells: cells as u32,
@@ -323,7 +327,13 @@ impl Planner<'_> {
         self.convolve(shape, &args);
     }
 
-    fn squeeze_excite(&mut self, input: &View, output: &View, reduced: usize, places: &GatePlaces) {
+    fn squeeze_excite(
+        &mut self,
+        (input, output): (&View, &View),
+        reduced: usize,
+        (quant, own): (u32, u32),
+        places: &GatePlaces,
+    ) {
         let Sums { partial, runs, pixels, channels, means } = self.sums(input);
         let squeezed = self.scratch.take(8 * reduced);
         let table = self.scratch.take(8 * input.channels);
@@ -331,16 +341,16 @@ impl Planner<'_> {
             partial,
             runs,
             pixels,
-            channels,
-            quant: places.quant,
+            quant,
             means,
-            own: places.own,
+            channels,
             reduce_weight: places.reduce_weight,
             reduce_bias: places.reduce_bias,
             expand_weight: places.expand_weight,
             expand_bias: places.expand_bias,
             reduced: reduced as u32,
             squeezed,
+            own,
             table,
         };
         self.launch(Kernel::Gates, [1, 1], gates.words());
@@ -377,6 +387,14 @@ impl Planner<'_> {
 /// Words of a picture's pixels, each pixel's last one filled up.
 fn words(view: &View) -> usize {
     view.pixels() * (view.channels * view.element).div_ceil(4)
+}
+
+/// How a kernel is told of a routing's kind.
+fn kind(routing: RoutingKind) -> u32 {
+    match routing {
+        RoutingKind::Sigmoid => 0,
+        RoutingKind::Softmax => 1,
+    }
 }
 
 /// Arguments for bytes of an input and an output.

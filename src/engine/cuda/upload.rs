@@ -6,7 +6,7 @@ use crate::kernels::cuda::Region;
 use crate::kernels::{CELL_CHANNELS, Layout, Requant, STORED_OFFSET, pack};
 use crate::model::graph::{ConvShape, NodeId};
 use crate::weights::Model;
-use crate::weights::graph::{ActQuant, QNode, QOp};
+use crate::weights::graph::{ActQuant, QOp};
 
 /// Alignment of each piece, in bytes.
 const ALIGN: usize = 64;
@@ -70,7 +70,20 @@ pub enum Placed {
         table: u32,
     },
     /// Those of squeeze-and-excite.
-    Gates(GatePlaces),
+    Gates {
+        /// Steps and zero points of the input.
+        quant: u32,
+        /// Those of the output.
+        own: u32,
+        /// The rest.
+        places: GatePlaces,
+    },
+    /// Those of squeeze-and-excite in f32.
+    FloatGates(GatePlaces),
+    /// Those of a convolution in f32.
+    FloatConv(FloatPlaces),
+    /// Steps and zero points, for a way between bytes and f32.
+    Quant(u32),
 }
 
 /// A static convolution's pieces, as references.
@@ -86,6 +99,15 @@ pub struct ConvPlaces {
     pub constants: u32,
 }
 
+/// Pieces of routing, as references.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // named as the tensors of a model file
+pub struct RoutingPlaces {
+    pub routing_weight: u32,
+    pub routing_bias: u32,
+    pub expert_bias: u32,
+}
+
 /// A dynamic convolution's pieces, as references.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // named as the tensors of a model file
@@ -95,18 +117,25 @@ pub struct DynamicPlaces {
     pub constants: u32,
     pub quant: u32,
     pub weight_scale: u32,
-    pub expert_bias: u32,
     pub bias: u32,
-    pub routing_weight: u32,
-    pub routing_bias: u32,
+    pub routing: RoutingPlaces,
+}
+
+/// Pieces of a convolution in f32, as references.
+#[derive(Debug, Clone)]
+pub struct FloatPlaces {
+    /// Panels, of each expert where it is dynamic.
+    pub weights: u32,
+    /// One for each output channel.
+    pub bias: u32,
+    /// Where it is dynamic.
+    pub routing: Option<RoutingPlaces>,
 }
 
 /// Pieces of squeeze-and-excite, as references.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // named as the tensors of a model file
 pub struct GatePlaces {
-    pub quant: u32,
-    pub own: u32,
     pub reduce_weight: u32,
     pub reduce_bias: u32,
     pub expand_weight: u32,
@@ -117,6 +146,7 @@ pub struct GatePlaces {
 pub fn place(upload: &mut Upload, model: &Model, id: NodeId) -> Placed {
     let node = &model.graph.nodes[id];
     let at = |offset: usize| Region::Weights.unchecked(offset);
+    let floats = |upload: &mut Upload, suffix| at(upload.push_all(model.f32s(node, suffix)));
     match (&node.op, prepare::prepare(model, id, Layout::N16K4)) {
         (QOp::Conv { shape, .. }, Prepared::Dense(prepare::Dense { requant, pad_row, .. }))
         | (QOp::Conv { shape, .. }, Prepared::Depthwise(prepare::Depthwise { requant, pad_row })) => {
@@ -131,19 +161,23 @@ pub fn place(upload: &mut Upload, model: &Model, id: NodeId) -> Placed {
         (QOp::DynamicConv { shape, act, output, .. }, _) => {
             let requant = constants::requant(model, id, act, output);
             let pad_row = constants::pad_row(model, node, prepare::pad_len(shape, Layout::N16K4));
-            let floats = |upload: &mut Upload, suffix| at(upload.push_all(model.f32s(node, suffix)));
             Placed::Dynamic(DynamicPlaces {
                 experts: at(upload.push_all(model.i8s(node, "weight"))),
                 pad_row: at(upload.push(&zero_points(&pad_row))),
                 constants: at(upload.push_constants(&requant)),
                 quant: at(upload.push_quant(model.quant(node.inputs[0]))),
                 weight_scale: floats(upload, "weight_scale"),
-                expert_bias: floats(upload, "expert_bias"),
                 bias: floats(upload, "bias"),
-                routing_weight: floats(upload, "routing_weight"),
-                routing_bias: floats(upload, "routing_bias"),
+                routing: routing(&mut |suffix| floats(upload, suffix)),
             })
         }
+        (QOp::FloatConv { routing: kind, .. }, _) => Placed::FloatConv(FloatPlaces {
+            weights: floats(upload, "weight"),
+            bias: floats(upload, "bias"),
+            routing: kind.map(|_| routing(&mut |suffix| floats(upload, suffix))),
+        }),
+        (QOp::Dequantise, _) => Placed::Quant(at(upload.push_quant(model.quant(node.inputs[0])))),
+        (QOp::Quantise, _) => Placed::Quant(at(upload.push_quant(model.quant(id)))),
         (QOp::Add, Prepared::Add(affine)) => {
             let words = affine.iter().flat_map(|map| {
                 let ([a, b], offset) = map.parts();
@@ -151,28 +185,32 @@ pub fn place(upload: &mut Upload, model: &Model, id: NodeId) -> Placed {
             });
             Placed::Add { table: at(upload.push_all(&words.collect::<Vec<_>>())) }
         }
-        (QOp::SqueezeExcite { .. }, _) => Placed::Gates(gates(upload, model, node, id, at)),
+        (QOp::SqueezeExcite { .. }, _) if model.is_float(id) => {
+            Placed::FloatGates(gates(&mut |suffix| floats(upload, suffix)))
+        }
+        (QOp::SqueezeExcite { .. }, _) => Placed::Gates {
+            quant: at(upload.push_quant(model.quant(node.inputs[0]))),
+            own: at(upload.push_quant(model.quant(id))),
+            places: gates(&mut |suffix| floats(upload, suffix)),
+        },
         _ => Placed::Nothing,
     }
 }
 
-fn gates(
-    upload: &mut Upload,
-    model: &Model,
-    node: &QNode,
-    id: NodeId,
-    at: impl Fn(usize) -> u32,
-) -> GatePlaces {
-    let mut floats = |suffix| at(upload.push_all(model.f32s(node, suffix)));
-    let (reduce_weight, reduce_bias) = (floats("reduce_weight"), floats("reduce_bias"));
-    let (expand_weight, expand_bias) = (floats("expand_weight"), floats("expand_bias"));
+fn routing(floats: &mut dyn FnMut(&'static str) -> u32) -> RoutingPlaces {
+    RoutingPlaces {
+        routing_weight: floats("routing_weight"),
+        routing_bias: floats("routing_bias"),
+        expert_bias: floats("expert_bias"),
+    }
+}
+
+fn gates(floats: &mut dyn FnMut(&'static str) -> u32) -> GatePlaces {
     GatePlaces {
-        quant: at(upload.push_quant(model.quant(node.inputs[0]))),
-        own: at(upload.push_quant(model.quant(id))),
-        reduce_weight,
-        reduce_bias,
-        expand_weight,
-        expand_bias,
+        reduce_weight: floats("reduce_weight"),
+        reduce_bias: floats("reduce_bias"),
+        expand_weight: floats("expand_weight"),
+        expand_bias: floats("expand_bias"),
     }
 }
 

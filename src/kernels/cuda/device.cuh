@@ -54,5 +54,6 @@ DEVICE int round_to_int(float x) { return __float2int_rn(x); }
 /// A number that no kernel of this launch writes.
 template <class T> DEVICE T constant(const T *p) { return __ldg(p); }
 
+DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE double as_double(u64 bits) { return __longlong_as_double((long long)bits); }

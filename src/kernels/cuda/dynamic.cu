@@ -32,17 +32,17 @@ KERNEL(channel_sums, 256, SumArgs) {
 
 /// Real means of channels: `quant` has their steps, then their zero points.
 struct MeanArgs {
-    u32 partial, runs, pixels, channels, quant, means;
+    u32 partial, runs, pixels, quant;
 };
 
-DEVICE void means_of(const Bases &bases, const MeanArgs &m) {
+DEVICE void means_of(const Bases &bases, const MeanArgs &m, u32 to, u32 channels) {
     const u32 *partial = at_as<const u32>(bases, m.partial);
     const float *steps = at_as<const float>(bases, m.quant);
-    const int *zeros = at_as<const int>(bases, m.quant) + m.channels;
-    double *means = at_as<double>(bases, m.means);
-    for (u32 c = threadIdx.x; c < m.channels; c += 256) {
+    const int *zeros = at_as<const int>(bases, m.quant) + channels;
+    double *means = at_as<double>(bases, to);
+    for (u32 c = threadIdx.x; c < channels; c += 256) {
         u32 sum = 0;
-        for (u32 run = 0; run < m.runs; run++) sum += partial[run * m.channels + c];
+        for (u32 run = 0; run < m.runs; run++) sum += partial[run * channels + c];
         means[c] = ((double)sum / (double)m.pixels - (double)zeros[c]) * (double)steps[c];
     }
 }
@@ -57,50 +57,66 @@ DEVICE double in_order(const float *row, float bias, const double *x, u32 count)
 
 enum { MOST_EXPERTS = 32 };
 
-/// From means to coefficients of mixing; `kind` 0 sigmoid, 1 softmax.
+/// Shares of experts from means, `[channels]` f64; `kind` 0 sigmoid, 1 softmax.
+struct RoutingArgs {
+    u32 means, channels, weight, bias, experts, kind, shares;
+};
+
+/// The shares, for all threads of the one block; `means` are written by then.
+DEVICE void shares_of(const Bases &bases, const RoutingArgs &r, double *logits, float *shares) {
+    u32 thread = threadIdx.x;
+    __syncthreads();
+    if (thread < r.experts) {
+        const float *row = at_as<const float>(bases, r.weight) + thread * r.channels;
+        float bias = at_as<const float>(bases, r.bias)[thread];
+        logits[thread] = in_order(row, bias, at_as<const double>(bases, r.means), r.channels);
+        if (r.kind == 0) logits[thread] = 1.0 / (1.0 + exact_exp(-logits[thread]));
+    }
+    __syncthreads();
+    if (thread == 0 && r.kind == 1) {
+        double most = logits[0], sum = 0.0;
+        for (u32 e = 1; e < r.experts; e++) most = fmax(most, logits[e]);
+        for (u32 e = 0; e < r.experts; e++) {
+            logits[e] = exact_exp(logits[e] - most);
+            sum = sum + logits[e];
+        }
+        for (u32 e = 0; e < r.experts; e++) logits[e] = logits[e] / sum;
+    }
+    __syncthreads();
+    if (thread < r.experts) {
+        shares[thread] = (float)logits[thread];
+        at_as<float>(bases, r.shares)[thread] = shares[thread];
+    }
+    __syncthreads();
+}
+
+/// Bias of one channel: the static one, and those of the experts, `padded` apart, in their shares.
+DEVICE float mixed_bias(float bias, const float *shares, const float *expert_bias, u32 experts, u32 padded) {
+    for (u32 e = 0; e < experts; e++) bias = bias + shares[e] * expert_bias[e * padded];
+    return bias;
+}
+
+/// From means to coefficients of mixing.
 struct RouteArgs {
     MeanArgs means;
-    u32 weight, bias, experts, kind;
+    RoutingArgs routing;
     u32 scales, padded;
-    u32 routing, alpha, alpha_step;
+    u32 alpha, alpha_step;
 };
 
 /// One block.
 KERNEL(route, 256, RouteArgs) {
     SHARED double logits[MOST_EXPERTS];
     SHARED float shares[MOST_EXPERTS];
-    u32 thread = threadIdx.x;
-    means_of(bases, a.means);
-    __syncthreads();
-    if (thread < a.experts) {
-        u32 channels = a.means.channels;
-        const float *row = at_as<const float>(bases, a.weight) + thread * channels;
-        float bias = at_as<const float>(bases, a.bias)[thread];
-        logits[thread] = in_order(row, bias, at_as<const double>(bases, a.means.means), channels);
-        if (a.kind == 0) logits[thread] = 1.0 / (1.0 + exact_exp(-logits[thread]));
-    }
-    __syncthreads();
-    if (thread == 0 && a.kind == 1) {
-        double most = logits[0], sum = 0.0;
-        for (u32 e = 1; e < a.experts; e++) most = fmax(most, logits[e]);
-        for (u32 e = 0; e < a.experts; e++) {
-            logits[e] = exact_exp(logits[e] - most);
-            sum = sum + logits[e];
-        }
-        for (u32 e = 0; e < a.experts; e++) logits[e] = logits[e] / sum;
-    }
-    __syncthreads();
-    if (thread < a.experts) {
-        shares[thread] = (float)logits[thread];
-        at_as<float>(bases, a.routing)[thread] = shares[thread];
-    }
-    __syncthreads();
+    u32 experts = a.routing.experts;
+    means_of(bases, a.means, a.routing.means, a.routing.channels);
+    shares_of(bases, a.routing, logits, shares);
     const float *scales = at_as<const float>(bases, a.scales);
-    for (u32 c = thread; c < a.padded; c += 256) {
+    for (u32 c = threadIdx.x; c < a.padded; c += 256) {
         // The least normal number times a million, as f32 rounds it.
         float largest = as_float(0x00800000u) * 1e6f;
-        for (u32 e = 0; e < a.experts; e++) largest = fmaxf(largest, shares[e] * scales[e * a.padded + c]);
-        for (u32 e = 0; e < a.experts; e++) {
+        for (u32 e = 0; e < experts; e++) largest = fmaxf(largest, shares[e] * scales[e * a.padded + c]);
+        for (u32 e = 0; e < experts; e++) {
             float share = shares[e] * scales[e * a.padded + c];
             at_as<int>(bases, a.alpha)[e * a.padded + c] = round_to_int(share / largest * 4096.0f);
         }
@@ -131,8 +147,7 @@ DEVICE int total_of(int *board, int own) {
 /// `constants::set_channel` of the engine, for a kernel just mixed.
 DEVICE void set_channel(const Bases &bases, const MixArgs &a, u32 c, int most, int zero_sum, int weight_sum) {
     const float *shares = at_as<const float>(bases, a.routing), *expert_bias = at_as<const float>(bases, a.expert_bias);
-    float bias = at_as<const float>(bases, a.bias)[c];
-    for (u32 e = 0; e < a.count; e++) bias = bias + shares[e] * expert_bias[e * a.padded + c];
+    float bias = mixed_bias(at_as<const float>(bases, a.bias)[c], shares, expert_bias + c, a.count, a.padded);
     float unit = as_float(a.unit);
     float step = fmaxf((float)most / 127.0f * at_as<const float>(bases, a.alpha_step)[c], unit * 1e-6f);
     double steps = rint((double)bias / (double)step);
@@ -220,34 +235,49 @@ template <bool DENSE> DEVICE void mix_block(const Bases &bases, const MixArgs &a
 KERNEL(mix_dense, 256, MixArgs) { mix_block<true>(bases, a); }
 KERNEL(mix_depthwise, 256, MixArgs) { mix_block<false>(bases, a); }
 
+/// Gates from means, `[channels]` f64.
+struct ExciteArgs {
+    u32 means, channels, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced, squeezed;
+};
+
+/// `squeezed = relu(W1 means + b1)`, by all threads of the one block; `means` are written by then.
+DEVICE void squeeze(const Bases &bases, const ExciteArgs &x) {
+    __syncthreads();
+    const double *means = at_as<const double>(bases, x.means);
+    double *squeezed = at_as<double>(bases, x.squeezed);
+    for (u32 i = threadIdx.x; i < x.reduced; i += 256) {
+        const float *row = at_as<const float>(bases, x.reduce_weight) + i * x.channels;
+        double sum = in_order(row, at_as<const float>(bases, x.reduce_bias)[i], means, x.channels);
+        squeezed[i] = sum > 0.0 ? sum : 0.0;
+    }
+    __syncthreads();
+}
+
+/// `hard_sigmoid(W2 squeezed + b2)` of one channel.
+DEVICE double gate_of(const Bases &bases, const ExciteArgs &x, u32 c) {
+    const float *row = at_as<const float>(bases, x.expand_weight) + c * x.reduced;
+    const double *squeezed = at_as<const double>(bases, x.squeezed);
+    double z = in_order(row, at_as<const float>(bases, x.expand_bias)[c], squeezed, x.reduced) + 3.0;
+    return (z < 0.0 ? 0.0 : z > 6.0 ? 6.0 : z) / 6.0;
+}
+
 /// Gates of squeeze-and-excite, as a table for `scale`; `own` is the output's quantisation.
 struct GateArgs {
     MeanArgs means;
-    u32 own, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced;
-    u32 squeezed, table;
+    ExciteArgs excite;
+    u32 own, table;
 };
 
 /// One block.
 KERNEL(gates, 256, GateArgs) {
-    u32 channels = a.means.channels;
-    means_of(bases, a.means);
-    __syncthreads();
-    const double *means = at_as<const double>(bases, a.means.means);
-    double *squeezed = at_as<double>(bases, a.squeezed);
-    for (u32 i = threadIdx.x; i < a.reduced; i += 256) {
-        const float *row = at_as<const float>(bases, a.reduce_weight) + i * channels;
-        double sum = in_order(row, at_as<const float>(bases, a.reduce_bias)[i], means, channels);
-        squeezed[i] = sum > 0.0 ? sum : 0.0;
-    }
-    __syncthreads();
+    u32 channels = a.excite.channels;
+    means_of(bases, a.means, a.excite.means, channels);
+    squeeze(bases, a.excite);
     const float *steps = at_as<const float>(bases, a.means.quant), *own = at_as<const float>(bases, a.own);
     const int *zeros = at_as<const int>(bases, a.means.quant) + channels, *own_zeros = at_as<const int>(bases, a.own) + channels;
     int *table = at_as<int>(bases, a.table);
     for (u32 c = threadIdx.x; c < channels; c += 256) {
-        const float *row = at_as<const float>(bases, a.expand_weight) + c * a.reduced;
-        double z = in_order(row, at_as<const float>(bases, a.expand_bias)[c], squeezed, a.reduced) + 3.0;
-        double gate = (z < 0.0 ? 0.0 : z > 6.0 ? 6.0 : z) / 6.0;
-        float factor = (float)gate * steps[c] / own[c];
+        float factor = (float)gate_of(bases, a.excite, c) * steps[c] / own[c];
         float scaled = factor * 16384.0f, limit = 6553600.0f;
         int mult = round_to_int(scaled < -limit ? -limit : scaled > limit ? limit : scaled);
         table[2 * c] = mult;

@@ -8,16 +8,17 @@
 //! less by 128 has accumulators that are less by `128 * Σ w`, which goes to the start value: sums wrap, so that
 //! results are the same bits.
 
-use super::ops::Window;
+use super::ops::{FloatAct, Window};
 use super::{Act, View};
 
 /// Sources in their order: each uses what those before it define. The first is what a shim replaces.
-pub const SOURCES: [(&str, &str); 6] = [
+pub const SOURCES: [(&str, &str); 7] = [
     ("device.cuh", include_str!("device.cuh")),
     ("common.cuh", include_str!("common.cuh")),
     ("conv.cu", include_str!("conv.cu")),
     ("picture.cu", include_str!("picture.cu")),
     ("dynamic.cu", include_str!("dynamic.cu")),
+    ("float.cu", include_str!("float.cu")),
     ("heads.cu", include_str!("heads.cu")),
 ];
 
@@ -127,6 +128,28 @@ kernels! {
     MixDepthwise = "mix_depthwise", 256, MixArgs;
     /// Gates of squeeze-and-excite.
     Gates = "gates", 256, GateArgs;
+    /// Dense convolution in f32, 32 pixels x 32 channels a block.
+    FloatConv = "float_conv", 128, FloatConvArgs;
+    /// Depthwise convolution in f32.
+    FloatDepthwise = "float_depthwise", 128, FloatConvArgs;
+    /// Activations to f32.
+    Dequantise = "dequantise", 128, PictureArgs;
+    /// From f32 to activations.
+    Quantise = "quantise", 128, PictureArgs;
+    /// Sum of two pictures in f32.
+    FloatAdd = "float_add", 128, PictureArgs;
+    /// Channels in f32 times gates.
+    FloatScale = "float_scale", 128, PictureArgs;
+    /// Maximum over a window, in f32.
+    FloatMaxPool = "float_max_pool", 128, PictureArgs;
+    /// Means of channels in f32.
+    FloatMeans = "float_means", 32, FloatMeanArgs;
+    /// Routing of a dynamic convolution in f32.
+    FloatRoute = "float_route", 256, FloatRouteArgs;
+    /// Its mixing.
+    FloatMix = "float_mix", 128, FloatMixArgs;
+    /// Gates of squeeze-and-excite in f32.
+    FloatGates = "float_gates", 256, FloatGateArgs;
     /// Positions above the threshold.
     Survivors = "survivors", 128, SurvivorArgs;
     /// How many they are.
@@ -180,10 +203,10 @@ args! {
     SumArgs { input, partial, pixels, stride, channels, run, aligned }
     /// Routing.
     RouteArgs {
-        partial, runs, pixels, channels, quant, means,
-        weight, bias, experts, kind,
+        partial, runs, pixels, quant,
+        means, channels, weight, bias, experts, kind, shares,
         scales, padded,
-        routing, alpha, alpha_step,
+        alpha, alpha_step,
     }
     /// Mixing.
     MixArgs {
@@ -193,9 +216,32 @@ args! {
     }
     /// Gates.
     GateArgs {
-        partial, runs, pixels, channels, quant, means,
-        own, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced,
-        squeezed, table,
+        partial, runs, pixels, quant,
+        means, channels, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced, squeezed,
+        own, table,
+    }
+    /// A convolution in f32, dense or depthwise.
+    FloatConvArgs {
+        input, output, weights, bias, residual,
+        in_height, in_width, in_stride,
+        out_width, pixels, out_stride, residual_stride,
+        kernel, stride, dilation, pad_top, pad_left,
+        depth, channels,
+        act, slope, has_residual,
+    }
+    /// Means in f32.
+    FloatMeanArgs { input, means, pixels, stride, channels }
+    /// Routing in f32.
+    FloatRouteArgs {
+        means, channels, weight, bias, experts, kind, shares,
+        static_bias, expert_bias, padded, outputs, mixed_bias,
+    }
+    /// Mixing in f32.
+    FloatMixArgs { experts, mixed, shares, count, len }
+    /// Gates in f32.
+    FloatGateArgs {
+        means, channels, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced, squeezed,
+        table,
     }
     /// Survivors of one level.
     SurvivorArgs { boxes, class_logits, rows, counter, floor, pixels, box_stride, class_stride, classes }
@@ -271,10 +317,54 @@ impl ConvArgs {
     }
 }
 
+impl FloatConvArgs {
+    /// What a convolution in f32 reads and writes, all in the arena, and how; weights and bias are left at 0.
+    pub fn of(
+        (input, output, residual): (&View, &View, Option<&View>),
+        window: &Window,
+        act: FloatAct,
+    ) -> Self {
+        let arena = |view: &View| Region::Arena.at(view.offset);
+        let (act, slope) = match act {
+            FloatAct::Identity => (0, 0.0),
+            FloatAct::Relu => (1, 0.0),
+            FloatAct::Relu6 => (2, 0.0),
+            FloatAct::Silu => (3, 0.0),
+            FloatAct::Hardswish => (4, 0.0),
+            FloatAct::LeakyRelu(slope) => (5, slope),
+        };
+        Self {
+            input: arena(input),
+            output: arena(output),
+            residual: residual.map_or(0, arena),
+            in_height: input.height as u32,
+            in_width: input.width as u32,
+            in_stride: input.stride as u32,
+            out_width: output.width as u32,
+            pixels: output.pixels() as u32,
+            out_stride: output.stride as u32,
+            residual_stride: residual.map_or(0, |view| view.stride as u32),
+            kernel: window.kernel as u32,
+            stride: window.stride as u32,
+            dilation: window.dilation as u32,
+            pad_top: window.pad_top as u32,
+            pad_left: window.pad_left as u32,
+            depth: input.channels as u32,
+            channels: output.channels as u32,
+            act,
+            slope: slope.to_bits(),
+            has_residual: residual.is_some().into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Box logits of a survivor's row, behind its position.
 pub const BOX_LOGITS: usize = 64;
 /// Positions that one block of [`Kernel::Survivors`] looks at.
 pub const POSITIONS: usize = 16;
+/// Pixels, and channels, that one block of [`Kernel::FloatConv`] computes.
+pub const FLOAT_TILE: usize = 32;
 /// Channels that one block of [`Kernel::ChannelSums`] sums.
 pub const SUMMED: usize = 64;
 
