@@ -168,6 +168,9 @@ pub(super) fn open(input: Input, asked: Asked, player: Option<&Path>) -> Result<
     Pump::start(name, true, move |gate| play.run(gate))
 }
 
+/// What ffmpeg and GStreamer say of a camera that wants another password.
+const REFUSALS: [&str; 2] = ["401 Unauthorized", "Unauthorized (401)"];
+
 /// One run of a player.
 struct Play {
     player: Player,
@@ -227,10 +230,12 @@ impl Play {
                 Ok(())
             }
             Input::File { .. } => Err(SourceError::Unfit { name, cause: format!("no picture; {cause}") }),
-            Input::Address(_) if cause.contains("401 Unauthorized") => Err(SourceError::Unfit {
-                name,
-                cause: format!("{cause}; check user and password in the address"),
-            }),
+            Input::Address(_) if REFUSALS.iter().any(|words| cause.contains(words)) => {
+                Err(SourceError::Unfit {
+                    name,
+                    cause: format!("{cause}; check user and password in the address"),
+                })
+            }
             Input::Address(_) if !any => Err(SourceError::Absent { name, cause }),
             Input::Address(_) => Err(SourceError::Read { name, error: io::Error::other(cause) }),
         }

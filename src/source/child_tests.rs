@@ -86,8 +86,12 @@ fn what_gives_no_picture_says_the_players_last_words_without_secrets() {
     assert!(fault.to_string().contains("refused") && !fault.to_string().contains("secret"), "{fault}");
     let fault = play(&says("[tcp @ 0x5644d5] no; [rtsp @ 0xab]"), address()).unwrap_err();
     assert!(fault.to_string().ends_with("first; [tcp] no; [rtsp]"), "{fault}");
-    let fault = play(&says("Server returned 401 Unauthorized"), address()).unwrap_err();
-    assert!(matches!(fault, SourceError::Unfit { .. }), "{fault}");
+    for words in
+        ["Server returned 401 Unauthorized", "gst_rtspsrc_send (): /GstRTSPSrc:source:; Unauthorized (401)"]
+    {
+        let fault = play(&format!("echo \"{words}\" >&2; exit 1"), address()).unwrap_err();
+        assert!(matches!(fault, SourceError::Unfit { .. }), "{fault}");
+    }
     let fault = play("echo no film; sleep 60", file()).unwrap_err();
     assert!(fault.to_string().contains("neither"), "{fault}");
     let fault = play("exec >&-; sleep 60", address()).unwrap_err();

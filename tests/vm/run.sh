@@ -51,7 +51,8 @@ if [ ! -f "$image/initrd.img" ]; then
     command -v mmdebstrap >/dev/null || skip "no mmdebstrap"
     echo "making the machine's image ($ARCH)"
     mkdir -p "$image"
-    "$VM_RECIPE/mkvm.sh" "$ARCH" "$image" >"$VM_DIR/make-$ARCH.txt" 2>&1 ||
+    # An emulated board is slow, and slower beside other work.
+    JOB_LIMIT=${JOB_LIMIT:-1800} "$VM_RECIPE/mkvm.sh" "$ARCH" "$image" >"$VM_DIR/make-$ARCH.txt" 2>&1 ||
         { tail -n 20 "$VM_DIR/make-$ARCH.txt"; skip "its image cannot be made"; }
 fi
 
