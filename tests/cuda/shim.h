@@ -5,6 +5,7 @@
 // missing barrier shows as another result. A barrier that only some threads reach ends the process.
 
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -37,46 +38,64 @@ namespace shim {
 
 enum { STACK = 64 << 10 };
 
+/// It lives on from block to block. `swapcontext` asks the system at each switch; `_longjmp` does not.
 struct Fiber {
-    ucontext_t context;
     std::vector<char> stack;
+    jmp_buf place;
     bool done;
     int line;
 };
 
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static u32 running;
 static void (*body)(const void *, const void *);
 static const void *body_bases, *body_args;
 
+/// Hands over to the scheduler, until it resumes this fiber.
+__attribute__((noinline)) static void leave() {
+    if (!_setjmp(fibers[running].place)) _longjmp(scheduler, 1);
+    threadIdx = {running, 0, 0};
+}
+
 static void start() {
-    body(body_bases, body_args);
-    fibers[running].done = true;
-    swapcontext(&fibers[running].context, &scheduler);
+    for (;;) {
+        body(body_bases, body_args);
+        fibers[running].done = true;
+        leave();
+    }
 }
 
 static void barrier(int line) {
     fibers[running].line = line;
-    swapcontext(&fibers[running].context, &scheduler);
-    threadIdx = {running, 0, 0};
+    leave();
+}
+
+/// Runs a fiber up to its next barrier, or its end.
+__attribute__((noinline)) static void resume(u32 t) {
+    Fiber &fiber = fibers[t];
+    running = t;
+    threadIdx = {t, 0, 0};
+    if (_setjmp(scheduler)) return;
+    if (!fiber.stack.empty()) _longjmp(fiber.place, 1);
+    fiber.stack.resize(STACK);
+    static ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack.data();
+    context.uc_stack.ss_size = fiber.stack.size();
+    context.uc_link = nullptr;
+    makecontext(&context, start, 0);
+    setcontext(&context);
 }
 
 /// Runs one block; `seed` chooses the order of its threads.
 static void block(u32 threads, u32 seed) {
     if (fibers.size() < threads) fibers.resize(threads);
-    for (u32 t = 0; t < threads; t++) {
-        Fiber &fiber = fibers[t];
-        fiber.stack.resize(STACK);
-        fiber.done = false;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, start, 0);
-    }
     std::vector<u32> order(threads);
-    for (u32 t = 0; t < threads; t++) order[t] = t;
+    for (u32 t = 0; t < threads; t++) {
+        order[t] = t;
+        fibers[t].done = false;
+    }
     for (u32 alive = threads; alive > 0; seed = seed * 1664525 + 1013904223) {
         // Forward, backward, or from somewhere in the middle.
         if (seed >> 31) std::reverse(order.begin(), order.end());
@@ -85,9 +104,7 @@ static void block(u32 threads, u32 seed) {
         alive = 0;
         for (u32 t : order) {
             if (fibers[t].done) continue;
-            running = t;
-            threadIdx = {t, 0, 0};
-            swapcontext(&scheduler, &fibers[t].context);
+            resume(t);
             if (fibers[t].done) continue;
             alive++;
             if (line != 0 && line != fibers[t].line) {

@@ -75,7 +75,7 @@ fn build() -> Option<Shim> {
     };
     run(Command::new(&compiler)
         .args(["-std=c++14", "-O2", "-ffp-contract=off", "-fno-fast-math", "-fPIC", "-Wall", "-Wextra"])
-        .args(["-Wno-unknown-pragmas", "-Wno-clobbered", "-Werror", "-c", "-o"])
+        .args(["-Wno-unknown-pragmas", "-Wno-clobbered", "-Werror", "-U_FORTIFY_SOURCE", "-c", "-o"])
         .arg(&object)
         .arg("-I")
         .arg(&folder)
