@@ -3,13 +3,13 @@
 mod float;
 
 use super::driver::Launch;
-use super::upload::{ConvPlaces, DynamicPlaces, GatePlaces, Placed};
+use super::upload::{ConvPlaces, DynamicPlaces, GatePlaces, Placed, RoutingPlaces};
 use crate::engine::constants;
 use crate::engine::place::Placement;
 use crate::engine::prepare::window;
 use crate::kernels::cuda::{
-    BOX_LOGITS, ConvArgs, CountArgs, GateArgs, Kernel, MixArgs, POSITIONS, PictureArgs, Region, RouteArgs,
-    SUMMED, SumArgs, SurvivorArgs, aligned,
+    BOX_LOGITS, ConvArgs, CountArgs, ExciteArgs, GateArgs, Kernel, MeanArgs, MixArgs, POSITIONS, PictureArgs,
+    Region, RouteArgs, RoutingArgs, SUMMED, SumArgs, SurvivorArgs, aligned,
 };
 use crate::kernels::{CELL_CHANNELS, STORED_OFFSET, View};
 use crate::model::graph::{ConvShape, NodeId, RoutingKind};
@@ -130,15 +130,6 @@ fn arena(view: &View) -> u32 {
     Region::Arena.at(view.offset)
 }
 
-/// Means of a picture that are to be: what a kernel that computes them is told.
-struct Sums {
-    partial: u32,
-    runs: u32,
-    pixels: u32,
-    channels: u32,
-    means: u32,
-}
-
 impl Planner<'_> {
     fn launch(&mut self, kernel: Kernel, grid: [usize; 2], args: Vec<u32>) {
         if grid.contains(&0) {
@@ -233,7 +224,7 @@ impl Planner<'_> {
     }
 
     fn convolve(&mut self, shape: &ConvShape, args: &ConvArgs) {
-        let (pixels, channels) = (args.pixels as usize, args.channels as usize);
+        let (pixels, channels) = (args.geometry.pixels as usize, args.geometry.channels as usize);
         if shape.is_depthwise() {
             return self.launch_flat(Kernel::Depthwise, pixels * channels.div_ceil(4), args.words());
         }
@@ -241,8 +232,8 @@ impl Planner<'_> {
         self.launch(kernel, [pixels.div_ceil(tile[0]), channels.div_ceil(tile[1])], args.words());
     }
 
-    /// Sums of a picture's channels.
-    fn sums(&mut self, input: &View) -> Sums {
+    /// Sums of a picture's channels, and what makes means of them: with the picture's quantisation, in that place.
+    fn sums(&mut self, input: &View, quant: u32) -> (MeanArgs, u32) {
         let (pixels, channels) = (input.pixels(), input.channels);
         let run = pixels.div_ceil(RUNS).max(16);
         let runs = pixels.div_ceil(run);
@@ -257,8 +248,44 @@ impl Planner<'_> {
             aligned: aligned(input).into(),
         };
         self.launch(Kernel::ChannelSums, [runs, channels.div_ceil(SUMMED)], args.words());
-        let means = self.scratch.take(8 * channels);
-        Sums { partial, runs: runs as u32, pixels: pixels as u32, channels: channels as u32, means }
+        let means = MeanArgs { partial, runs: runs as u32, pixels: pixels as u32, quant };
+        (means, self.scratch.take(8 * channels))
+    }
+
+    /// What makes shares of experts from means.
+    fn routing(
+        &mut self,
+        means: u32,
+        channels: usize,
+        (experts, kind): (usize, RoutingKind),
+        places: &RoutingPlaces,
+    ) -> RoutingArgs {
+        RoutingArgs {
+            means,
+            channels: channels as u32,
+            weight: places.routing_weight,
+            bias: places.routing_bias,
+            experts: experts as u32,
+            kind: match kind {
+                RoutingKind::Sigmoid => 0,
+                RoutingKind::Softmax => 1,
+            },
+            shares: self.scratch.take(4 * experts),
+        }
+    }
+
+    /// What makes gates from means.
+    fn excite(&mut self, means: u32, channels: usize, reduced: usize, places: &GatePlaces) -> ExciteArgs {
+        ExciteArgs {
+            means,
+            channels: channels as u32,
+            reduce_weight: places.reduce_weight,
+            reduce_bias: places.reduce_bias,
+            expand_weight: places.expand_weight,
+            expand_bias: places.expand_bias,
+            reduced: reduced as u32,
+            squeezed: self.scratch.take(8 * reduced),
+        }
     }
 
     fn dynamic(&mut self, node: &QNode, places: &DynamicPlaces) {
@@ -267,27 +294,13 @@ impl Planner<'_> {
         let taps = shape.kernel * shape.kernel;
         let depth = shape.c_in.div_ceil(4);
         let input = self.view(node.inputs[0]);
-        let Sums { partial, runs, pixels, channels, means } = self.sums(&input);
-        let shares = self.scratch.take(4 * experts);
+        let (means, place) = self.sums(&input, places.quant);
+        let routing = self.routing(place, input.channels, (*experts, *routing), &places.routing);
+        let shares = routing.shares;
         let alpha = self.scratch.take(4 * experts * padded);
         let alpha_step = self.scratch.take(4 * padded);
-        let route = RouteArgs {
-            partial,
-            runs,
-            pixels,
-            quant: places.quant,
-            means,
-            channels,
-            weight: places.routing.routing_weight,
-            bias: places.routing.routing_bias,
-            experts: *experts as u32,
-            kind: kind(*routing),
-            shares,
-            scales: places.weight_scale,
-            padded: padded as u32,
-            alpha,
-            alpha_step,
-        };
+        let scales = places.weight_scale;
+        let route = RouteArgs { means, routing, scales, padded: padded as u32, alpha, alpha_step };
         self.launch(Kernel::Route, [1, 1], route.words());
 
         let (kernel, cells, cell, depth) = if shape.is_depthwise() {
@@ -334,25 +347,10 @@ impl Planner<'_> {
         (quant, own): (u32, u32),
         places: &GatePlaces,
     ) {
-        let Sums { partial, runs, pixels, channels, means } = self.sums(input);
-        let squeezed = self.scratch.take(8 * reduced);
+        let (means, place) = self.sums(input, quant);
+        let excite = self.excite(place, input.channels, reduced, places);
         let table = self.scratch.take(8 * input.channels);
-        let gates = GateArgs {
-            partial,
-            runs,
-            pixels,
-            quant,
-            means,
-            channels,
-            reduce_weight: places.reduce_weight,
-            reduce_bias: places.reduce_bias,
-            expand_weight: places.expand_weight,
-            expand_bias: places.expand_bias,
-            reduced: reduced as u32,
-            squeezed,
-            own,
-            table,
-        };
+        let gates = GateArgs { means, excite, own, table };
         self.launch(Kernel::Gates, [1, 1], gates.words());
         let args = PictureArgs { table, ..picture(input, output) };
         self.launch_flat(Kernel::Scale, output.pixels() * output.channels, args.words());
@@ -387,14 +385,6 @@ impl Planner<'_> {
 /// Words of a picture's pixels, each pixel's last one filled up.
 fn words(view: &View) -> usize {
     view.pixels() * (view.channels * view.element).div_ceil(4)
-}
-
-/// How a kernel is told of a routing's kind.
-fn kind(routing: RoutingKind) -> u32 {
-    match routing {
-        RoutingKind::Sigmoid => 0,
-        RoutingKind::Softmax => 1,
-    }
 }
 
 /// Arguments for bytes of an input and an output.

@@ -5,13 +5,19 @@
 // A block of 128 threads computes PIXELS x CHANNELS sums in rounds of 8 steps. Shared memory holds two rounds: the
 // next is fetched to registers while this one is multiplied, by dot products (sm_61) or on tensor cores (sm_80).
 
-/// A convolution; views' strides are in bytes, `depth` in words.
-struct ConvArgs {
-    u32 input, output, weights, pad_row, sums, constants, residual;
+/// What a convolution reads and writes, and where; views' strides are in bytes.
+struct Geometry {
+    u32 input, output, residual;
     u32 in_height, in_width, in_stride;
     u32 out_width, pixels, out_stride, residual_stride;
     u32 kernel, stride, dilation, pad_top, pad_left;
-    u32 depth, channels;
+    u32 channels;
+};
+
+/// A convolution; `depth` is in words.
+struct ConvArgs : Geometry {
+    u32 weights, pad_row, sums, constants;
+    u32 depth;
     u32 act, shift, poly01, poly23, poly45;
     u32 flags;
 };

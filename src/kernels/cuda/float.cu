@@ -27,17 +27,14 @@ DEVICE float activate_f32(u32 kind, float slope, float v) {
     return kind == F32_RELU || above < 6.0f ? above : 6.0f;
 }
 
-/// A convolution in f32; views' strides are in bytes, `depth` in numbers.
-struct FloatConvArgs {
-    u32 input, output, weights, bias, residual;
-    u32 in_height, in_width, in_stride;
-    u32 out_width, pixels, out_stride, residual_stride;
-    u32 kernel, stride, dilation, pad_top, pad_left;
-    u32 depth, channels;
+/// A convolution in f32; `depth` is in numbers.
+struct FloatConvArgs : Geometry {
+    u32 weights, bias;
+    u32 depth;
     u32 act, slope, has_residual;
 };
 
-/// Pixel `index` of a picture that `stride` bytes apart lie.
+/// Pixel `index` of a picture whose pixels are `stride` bytes apart.
 DEVICE float *numbers(const Bases &bases, u32 picture, u32 stride, u32 index) {
     return (float *)(at(bases, picture) + index * stride);
 }

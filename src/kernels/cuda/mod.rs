@@ -89,7 +89,7 @@ macro_rules! kernels {
 
             /// Words of its arguments.
             pub const fn words(self) -> usize {
-                match self { $(Kernel::$name => $args::FIELDS.len()),* }
+                match self { $(Kernel::$name => $args::WORDS),* }
             }
         }
     };
@@ -156,39 +156,51 @@ kernels! {
     TellCounts = "tell_counts", 32, CountArgs;
 }
 
-/// Arguments: 32-bit words in the order of the struct of that name in the source.
+/// Arguments: 32-bit words in the order of the struct of that name in the source, in brackets structs that it begins
+/// with.
 macro_rules! args {
-    ($($(#[$doc:meta])* $name:ident { $($field:ident),* $(,)? })*) => {
+    ($($(#[$doc:meta])* $name:ident $([$($inner:ident: $type:ident),*])? { $($field:ident),* $(,)? })*) => {
         $(
             $(#[$doc])*
             #[derive(Debug, Clone, Copy, Default)]
             #[allow(missing_docs)] // the source explains them
-            pub struct $name { $(pub $field: u32),* }
+            pub struct $name { $($(pub $inner: $type,)*)? $(pub $field: u32),* }
 
             impl $name {
-                /// Names of the words.
-                pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
+                /// Type and name of its members.
+                pub const MEMBERS: &'static [(&'static str, &'static str)] =
+                    &[$($((stringify!($type), stringify!($inner)),)*)? $(("u32", stringify!($field))),*];
+                /// How many words it has.
+                pub const WORDS: usize = [$(stringify!($field)),*].len() $($(+ $type::WORDS)*)?;
 
                 /// The words.
                 pub fn words(&self) -> Vec<u32> {
-                    vec![$(self.$field),*]
+                    let mut words = Vec::with_capacity(Self::WORDS);
+                    $($(words.extend(self.$inner.words());)*)?
+                    words.extend([$(self.$field),*]);
+                    words
                 }
             }
         )*
 
-        /// Every struct's name and fields, for the test that compares them with the source.
-        pub const ARGS: &[(&str, &[&str])] = &[$((stringify!($name), $name::FIELDS)),*];
+        /// Every struct's name and members, for the test that compares them with the source.
+        pub const ARGS: &[(&str, &[(&str, &str)])] = &[$((stringify!($name), $name::MEMBERS)),*];
     };
 }
 
 args! {
-    /// A convolution, dense or depthwise.
-    ConvArgs {
-        input, output, weights, pad_row, sums, constants, residual,
+    /// What a convolution reads and writes, and where.
+    Geometry {
+        input, output, residual,
         in_height, in_width, in_stride,
         out_width, pixels, out_stride, residual_stride,
         kernel, stride, dilation, pad_top, pad_left,
-        depth, channels,
+        channels,
+    }
+    /// A convolution, dense or depthwise.
+    ConvArgs [geometry: Geometry] {
+        weights, pad_row, sums, constants,
+        depth,
         act, shift, poly01, poly23, poly45,
         flags,
     }
@@ -201,48 +213,32 @@ args! {
     }
     /// Sums of channels.
     SumArgs { input, partial, pixels, stride, channels, run, aligned }
+    /// Means.
+    MeanArgs { partial, runs, pixels, quant }
+    /// Shares of experts.
+    RoutingArgs { means, channels, weight, bias, experts, kind, shares }
     /// Routing.
-    RouteArgs {
-        partial, runs, pixels, quant,
-        means, channels, weight, bias, experts, kind, shares,
-        scales, padded,
-        alpha, alpha_step,
-    }
+    RouteArgs [means: MeanArgs, routing: RoutingArgs] { scales, padded, alpha, alpha_step }
     /// Mixing.
     MixArgs {
         experts, mixed, alpha, alpha_step, routing,
         bias, expert_bias, zeros, sums,
         cells, depth, count, padded, channels, products, unit, offset,
     }
+    /// Squeeze-and-excite from means.
+    ExciteArgs { means, channels, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced, squeezed }
     /// Gates.
-    GateArgs {
-        partial, runs, pixels, quant,
-        means, channels, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced, squeezed,
-        own, table,
-    }
+    GateArgs [means: MeanArgs, excite: ExciteArgs] { own, table }
     /// A convolution in f32, dense or depthwise.
-    FloatConvArgs {
-        input, output, weights, bias, residual,
-        in_height, in_width, in_stride,
-        out_width, pixels, out_stride, residual_stride,
-        kernel, stride, dilation, pad_top, pad_left,
-        depth, channels,
-        act, slope, has_residual,
-    }
+    FloatConvArgs [geometry: Geometry] { weights, bias, depth, act, slope, has_residual }
     /// Means in f32.
     FloatMeanArgs { input, means, pixels, stride, channels }
     /// Routing in f32.
-    FloatRouteArgs {
-        means, channels, weight, bias, experts, kind, shares,
-        static_bias, expert_bias, padded, outputs, mixed_bias,
-    }
+    FloatRouteArgs [routing: RoutingArgs] { static_bias, expert_bias, padded, outputs, mixed_bias }
     /// Mixing in f32.
     FloatMixArgs { experts, mixed, shares, count, len }
     /// Gates in f32.
-    FloatGateArgs {
-        means, channels, reduce_weight, reduce_bias, expand_weight, expand_bias, reduced, squeezed,
-        table,
-    }
+    FloatGateArgs [excite: ExciteArgs] { table }
     /// Survivors of one level.
     SurvivorArgs { boxes, class_logits, rows, counter, floor, pixels, box_stride, class_stride, classes }
     /// Counters.
@@ -268,22 +264,10 @@ pub fn aligned(view: &View) -> bool {
     view.offset.is_multiple_of(4) && view.stride.is_multiple_of(4)
 }
 
-impl ConvArgs {
-    /// What a convolution reads and writes, all in the arena, and how; weights and epilogue are left at 0.
-    pub fn of(
-        (input, output, residual): (&View, &View, Option<&View>),
-        window: &Window,
-        act: Act,
-        float: bool,
-    ) -> Self {
+impl Geometry {
+    /// That of views in the arena: input, output, residual.
+    fn of((input, output, residual): (&View, &View, Option<&View>), window: &Window) -> Self {
         let arena = |view: &View| Region::Arena.at(view.offset);
-        let (act, shift, poly) = match act {
-            Act::Identity => (0, 0, [0; 6]),
-            Act::Relu => (1, 0, [0; 6]),
-            Act::Gated { shift, poly } => (2, shift, poly),
-        };
-        let pair = |i: usize| u32::from(poly[i] as u16) | u32::from(poly[i + 1] as u16) << 16;
-        let set = |on: bool, bit: u32| if on { bit } else { 0 };
         Self {
             input: arena(input),
             output: arena(output),
@@ -300,8 +284,25 @@ impl ConvArgs {
             dilation: window.dilation as u32,
             pad_top: window.pad_top as u32,
             pad_left: window.pad_left as u32,
-            depth: input.channels.div_ceil(4) as u32,
             channels: output.channels as u32,
+        }
+    }
+}
+
+impl ConvArgs {
+    /// What a convolution reads and writes, all in the arena, and how; weights and epilogue are left at 0.
+    pub fn of(views: (&View, &View, Option<&View>), window: &Window, act: Act, float: bool) -> Self {
+        let (input, output, residual) = views;
+        let (act, shift, poly) = match act {
+            Act::Identity => (0, 0, [0; 6]),
+            Act::Relu => (1, 0, [0; 6]),
+            Act::Gated { shift, poly } => (2, shift, poly),
+        };
+        let pair = |i: usize| u32::from(poly[i] as u16) | u32::from(poly[i + 1] as u16) << 16;
+        let set = |on: bool, bit: u32| if on { bit } else { 0 };
+        Self {
+            geometry: Geometry::of(views, window),
+            depth: input.channels.div_ceil(4) as u32,
             act,
             shift,
             poly01: pair(0),
@@ -319,12 +320,7 @@ impl ConvArgs {
 
 impl FloatConvArgs {
     /// What a convolution in f32 reads and writes, all in the arena, and how; weights and bias are left at 0.
-    pub fn of(
-        (input, output, residual): (&View, &View, Option<&View>),
-        window: &Window,
-        act: FloatAct,
-    ) -> Self {
-        let arena = |view: &View| Region::Arena.at(view.offset);
+    pub fn of(views: (&View, &View, Option<&View>), window: &Window, act: FloatAct) -> Self {
         let (act, slope) = match act {
             FloatAct::Identity => (0, 0.0),
             FloatAct::Relu => (1, 0.0),
@@ -334,26 +330,11 @@ impl FloatConvArgs {
             FloatAct::LeakyRelu(slope) => (5, slope),
         };
         Self {
-            input: arena(input),
-            output: arena(output),
-            residual: residual.map_or(0, arena),
-            in_height: input.height as u32,
-            in_width: input.width as u32,
-            in_stride: input.stride as u32,
-            out_width: output.width as u32,
-            pixels: output.pixels() as u32,
-            out_stride: output.stride as u32,
-            residual_stride: residual.map_or(0, |view| view.stride as u32),
-            kernel: window.kernel as u32,
-            stride: window.stride as u32,
-            dilation: window.dilation as u32,
-            pad_top: window.pad_top as u32,
-            pad_left: window.pad_left as u32,
-            depth: input.channels as u32,
-            channels: output.channels as u32,
+            geometry: Geometry::of(views, window),
+            depth: views.0.channels as u32,
             act,
             slope: slope.to_bits(),
-            has_residual: residual.is_some().into(),
+            has_residual: views.2.is_some().into(),
             ..Self::default()
         }
     }
@@ -372,15 +353,16 @@ pub const SUMMED: usize = 64;
 mod tests {
     use super::*;
 
-    /// Names of a struct's words in the source; those of a struct inside it in its place.
-    fn fields(source: &str, name: &str) -> Vec<String> {
-        let body = source.split(&format!("struct {name} {{")).nth(1).unwrap().split("};").next().unwrap();
-        let mut found = Vec::new();
-        for statement in body.split(';').map(str::trim).filter(|s| !s.is_empty()) {
-            match statement.split_once(char::is_whitespace).unwrap() {
-                ("u32", names) => found.extend(names.split(',').map(|n| n.trim().to_owned())),
-                (inner, _) => found.extend(fields(source, inner)),
-            }
+    /// Types and names of a struct's members in the source, that of its base first.
+    fn members(source: &str, name: &str) -> Vec<(String, String)> {
+        let after = source.split(&format!("struct {name} ")).nth(1).unwrap();
+        let (head, rest) = after.split_once('{').unwrap();
+        let base = head.trim().strip_prefix(": ").map(|base| (base.to_owned(), base.to_lowercase()));
+        let mut found: Vec<(String, String)> = base.into_iter().collect();
+        for statement in rest.split("};").next().unwrap().split(';').map(str::trim).filter(|s| !s.is_empty())
+        {
+            let (kind, names) = statement.split_once(char::is_whitespace).unwrap();
+            found.extend(names.split(',').map(|name| (kind.to_owned(), name.trim().to_owned())));
         }
         found
     }
@@ -388,8 +370,10 @@ mod tests {
     #[test]
     fn arguments_are_those_of_the_source() {
         let source = source();
-        for (name, words) in ARGS {
-            assert_eq!(fields(&source, name), *words, "{name}");
+        for (name, wanted) in ARGS {
+            let found = members(&source, name);
+            let found: Vec<(&str, &str)> = found.iter().map(|(kind, name)| (&kind[..], &name[..])).collect();
+            assert_eq!(found, *wanted, "{name}");
         }
         for kernel in Kernel::ALL {
             assert!(source.contains(&format!("KERNEL({},", kernel.symbol())), "{kernel:?}");

@@ -1,6 +1,6 @@
 //! Launches of layers in f32, and of the ways between f32 and activations.
 
-use super::{Planner, arena, kind, picture};
+use super::{Planner, arena, picture};
 use crate::engine::cuda::upload::{FloatPlaces, GatePlaces, Placed};
 use crate::engine::float::float_act;
 use crate::engine::prepare::window;
@@ -87,16 +87,11 @@ impl Planner<'_> {
         };
         let Some(pieces) = &places.routing else { return (places.weights, places.bias) };
         let means = self.float_means(input);
-        let shares = self.scratch.take(4 * experts);
+        let routing = self.routing(means, input.channels, (*experts, *routing), pieces);
+        let shares = routing.shares;
         let mixed_bias = self.scratch.take(4 * shape.c_out);
         let route = FloatRouteArgs {
-            means,
-            channels: input.channels as u32,
-            weight: pieces.routing_weight,
-            bias: pieces.routing_bias,
-            experts: *experts as u32,
-            kind: kind(*routing),
-            shares,
+            routing,
             static_bias: places.bias,
             expert_bias: pieces.expert_bias,
             padded: shape.c_out.next_multiple_of(CELL_CHANNELS) as u32,
@@ -115,19 +110,9 @@ impl Planner<'_> {
     fn float_squeeze_excite(&mut self, views: (&View, &View), reduced: usize, places: &GatePlaces) {
         let channels = views.0.channels;
         let means = self.float_means(views.0);
-        let squeezed = self.scratch.take(8 * reduced);
+        let excite = self.excite(means, channels, reduced, places);
         let table = self.scratch.take(4 * channels);
-        let args = FloatGateArgs {
-            means,
-            channels: channels as u32,
-            reduce_weight: places.reduce_weight,
-            reduce_bias: places.reduce_bias,
-            expand_weight: places.expand_weight,
-            expand_bias: places.expand_bias,
-            reduced: reduced as u32,
-            squeezed,
-            table,
-        };
+        let args = FloatGateArgs { excite, table };
         self.launch(Kernel::FloatGates, [1, 1], args.words());
         self.float_map(Kernel::FloatScale, views, table);
     }
