@@ -116,7 +116,11 @@ fn file(
     findings: &mut Findings,
 ) -> Option<PathBuf> {
     let path = credential(&PathBuf::from(scope.text(key, note, findings)?));
-    must_exist(scope, key, &path, findings);
+    let advice = match path.components().count() {
+        1 => "give a path; a bare name is a credential that only the service is given (LoadCredential=)",
+        _ => "check the path",
+    };
+    must_exist(scope, key, &path, advice, findings);
     Some(path)
 }
 
@@ -125,13 +129,13 @@ fn credential(path: &Path) -> PathBuf {
     folder.map(|folder| Path::new(&folder).join(path)).filter(|p| p.exists()).unwrap_or(path.to_path_buf())
 }
 
-/// A file must be there and readable.
-pub fn must_exist(scope: &Scope, key: &'static str, path: &Path, findings: &mut Findings) {
+/// A file must be there and readable; `advice` says what to do where it is not there.
+pub fn must_exist(scope: &Scope, key: &'static str, path: &Path, advice: &str, findings: &mut Findings) {
     let cause = match File::open(path).and_then(|file| file.metadata()) {
         Ok(meta) if meta.is_dir() => format!("{} is a folder; name a file", path.display()),
         Ok(_) => return,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            format!("no file {}; check the path", path.display())
+            format!("no file {}; {advice}", path.display())
         }
         Err(error) => format!("{}: {error}; check its owner and mode", path.display()),
     };

@@ -42,7 +42,7 @@ fn model(mut scope: Scope, findings: &mut Findings) -> (Model, Detection) {
     let path = scope.text("path", "$GHOSTLIGHT_MODEL, else the usual places", findings).map(PathBuf::from);
     // A file that a flag or the environment names is looked for as every command does.
     if let (Some(path), Place::File { .. }) = (&path, scope.place("path")) {
-        must_exist(&scope, "path", path, findings);
+        must_exist(&scope, "path", path, "check the path", findings);
     }
     let detection = Detection {
         conf: scope.number_or("conf", 0.0..=1.0, 0.25, findings) as f32,

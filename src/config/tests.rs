@@ -61,6 +61,10 @@ fn each_wrong_value_says_what_is_right() {
         ("[mqtt]\nqos = 2", "from 0 to 1, found 2"),
         ("[mqtt]\ntls = true\nca = '/absent/ca.pem'", "3: [mqtt] ca: no file /absent/ca.pem"),
         ("[mqtt]\npassword_file = '/absent/p'\nusername = 'u'", "no file /absent/p"),
+        (
+            "[mqtt]\npassword_file = 'absent'\nusername = 'u'",
+            "no file absent; give a path; a bare name is a credential",
+        ),
         ("[mqtt]\npassword_file = '/etc/hostname'", "set username too"),
         ("[mqtt]\nca = '/etc/hostname'", "set tls = true"),
         ("[mqtt]\ndiscovery_prefix = 'a/+'", "is no topic"),
