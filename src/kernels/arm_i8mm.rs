@@ -6,13 +6,15 @@
 //! Layout: pointer table `[tap][12]`, two tiles, weights `N16K8` (a register is two channels, 8 deep), output pixels
 //! `out_stride` apart. SMMLA multiplies a pair of pixels by a pair of channels, 2x2 sums; rows are sorted
 //! out once at the end. It is written as assembly, since its intrinsics are not stable.
-//! Figures: 192 of 258 instructions of a depth step of 64 are SMMLA, 32 MAC each; llvm-mca models 55 MAC/cycle
-//! on Neoverse N2 (peak 64). YOLOv8n at 640x640, convolutions alone: 271 M instructions for 4371 MMAC
-//! (emulated).
+//! Pairing pixels takes six loads a step. The first of several blocks keeps what it paired, `[tap][depth/8][3][16]`, and
+//! the others read that: one load a step, and no pointers.
+//! Figures: 192 of 258 instructions of a depth step of 64 are SMMLA, 32 MAC each, 192 of 218 in the later blocks;
+//! llvm-mca models 55 and 64 MAC/cycle on Neoverse N2 (peak 64), 50 where pairs are kept (`.ci/loops.py`).
 //! Test: `kernels::arm_tests` and the suite of all kernels.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::mem::MaybeUninit;
 
 use super::arm_epilogue::{Block, Sums, store_float};
 use super::{DenseTile, DepthwiseTile, Kernels, Layout, Tile, arm_common};
@@ -20,6 +22,10 @@ use super::{DenseTile, DepthwiseTile, Kernels, Layout, Tile, arm_common};
 const ROWS: usize = 6;
 const BLOCKS: usize = 8;
 const BATCH: usize = 2;
+/// Bytes of a tile's pixels, paired, that are kept for its later blocks: what fits a small core's L1.
+const PAIRED: usize = 32 << 10;
+/// Bytes of one depth step of them.
+const STEP: usize = ROWS * 8;
 
 /// The kernels of this file; a value exists only where the CPU has SMMLA.
 #[derive(Debug, Clone, Copy)]
@@ -86,25 +92,37 @@ impl Kernels for NeonI8mm {
 /// - the duties of [`Kernels::dense`]; the CPU has SMMLA.
 #[target_feature(enable = "i8mm")]
 unsafe fn dense(tile: &DenseTile<'_>) {
+    let mut paired = MaybeUninit::<[u8; PAIRED]>::uninit();
     for first in (0..tile.rows).step_by(ROWS) {
         // SAFETY: a tile of the batch: pixel `first`, below its rows, is where `out` and `residual` have it.
-        unsafe { dense_tile(&arm_common::tile_of(tile, first, ROWS)) }
+        unsafe { dense_tile(&arm_common::tile_of(tile, first, ROWS), &mut paired) }
     }
 }
 
-/// One tile of the batch.
+/// One tile of the batch; `paired` is room for its pixels.
 ///
 /// # Safety
 /// - the duties of [`dense`], of at most `ROWS` rows.
 #[inline]
 #[target_feature(enable = "i8mm")]
-unsafe fn dense_tile(tile: &DenseTile<'_>) {
+unsafe fn dense_tile(tile: &DenseTile<'_>, paired: &mut MaybeUninit<[u8; PAIRED]>) {
     let block_len = Layout::N16K8.packed_len(16, tile.taps, tile.depth);
-    for index in 0..tile.channels.div_ceil(16) {
-        // SAFETY: the caller keeps the duties of `dense`, and `index` is one of the tile's blocks.
+    let blocks = tile.channels.div_ceil(16);
+    let steps = tile.taps * tile.depth.div_ceil(8);
+    let keeps = blocks > 1 && steps * STEP <= PAIRED;
+    let paired = paired.as_mut_ptr().cast::<u8>();
+    for index in 0..blocks {
+        // SAFETY: the caller keeps the duties of `dense`, and `index` is one of the tile's blocks; `paired` takes
+        // all steps where it is written, which is before it is read.
         unsafe {
             let block = Block::of_dense(tile, index);
-            let sums = sums(tile, tile.weights.add(index * block_len), block.bias());
+            let (weights, bias) = (tile.weights.add(index * block_len), block.bias());
+            let sums = match index {
+                _ if !keeps => sums(tile, weights, bias),
+                0 => sums_keeping(tile, paired, weights, bias),
+                _ => sums_of_kept(paired, steps, weights, bias),
+            };
+            let sums = sort(sums);
             if tile.requant.is_float() {
                 let sums = sums;
                 store_float(tile, index, 0, &sums);
@@ -146,10 +164,10 @@ macro_rules! cell {
     };
 }
 
-/// Depth step of 8.
+/// Depth step of 8 with the pixels behind `a0`-`a5`; `$keep` does more with the pairs.
 #[rustfmt::skip]
 macro_rules! step8 {
-    () => {
+    ($keep:literal) => {
         concat!(
             "ldr d24, [{a0}], #8\n",
             "ldr d25, [{a2}], #8\n",
@@ -157,16 +175,33 @@ macro_rules! step8 {
             "ld1 {{v24.d}}[1], [{a1}], #8\n",
             "ld1 {{v25.d}}[1], [{a3}], #8\n",
             "ld1 {{v26.d}}[1], [{a5}], #8\n",
+            $keep,
             cell!(),
         )
     };
 }
 
-/// Depth step of 32.
+/// Depth step of 32 of the same.
 #[rustfmt::skip]
 macro_rules! step32 {
+    ($keep:literal) => {
+        concat!(step8!($keep), step8!($keep), step8!($keep), step8!($keep))
+    };
+}
+
+/// Depth step of 8 with kept pairs.
+#[rustfmt::skip]
+macro_rules! kept8 {
     () => {
-        concat!(step8!(), step8!(), step8!(), step8!())
+        concat!("ld1 {{v24.16b, v25.16b, v26.16b}}, [{paired}], #48\n", cell!())
+    };
+}
+
+/// Depth step of 16 of the same.
+#[rustfmt::skip]
+macro_rules! kept16 {
+    () => {
+        concat!(kept8!(), kept8!())
     };
 }
 
@@ -181,97 +216,181 @@ macro_rules! start {
     };
 }
 
-/// Sums of 6 pixels x 16 channels.
-///
-/// # Safety
-/// - `tile` keeps the duties of [`Kernels::dense`]; the CPU has SMMLA.
-/// - `weights` is one `N16K8` block of the tile's taps and depth; `bias` has 16 elements.
-#[inline]
-#[target_feature(enable = "i8mm")]
-unsafe fn sums(tile: &DenseTile<'_>, weights: *const i8, bias: *const i32) -> [Sums; ROWS] {
-    let (s0, s1, s2, s3, s4, s5, s6, s7);
-    let (s8, s9, s10, s11, s12, s13, s14, s15);
-    let (s16, s17, s18, s19, s20, s21, s22, s23);
-    // SAFETY: reads `ROWS` pointers a tap, `depth` bytes behind each in steps of 64, 32, 16, 8 and 4, a cell per
-    // 8 or last 4 of them, and 16 of `bias`, all readable by this function's duties; writes no memory.
-    unsafe {
-        asm!(
-            start!("0", "1", "2", "3", "4", "5", "6", "7"),
-            start!("8", "9", "10", "11", "12", "13", "14", "15"),
-            start!("16", "17", "18", "19", "20", "21", "22", "23"),
-            "2:",
-            "ldp {a0}, {a1}, [{table}], #16",
-            "ldp {a2}, {a3}, [{table}], #16",
-            "ldp {a4}, {a5}, [{table}], #{rest_of_row}",
-            "cbz {deep}, 4f",
-            "mov {n}, {deep}",
-            "3:",
-            step32!(),
-            "subs {n}, {n}, #1",
-            step32!(),
-            "b.ne 3b",
-            "4:",
-            "tbz {depth}, #5, 5f",
-            step32!(),
-            "5:",
-            "tbz {depth}, #4, 6f",
-            step8!(),
-            step8!(),
-            "6:",
-            "tbz {depth}, #3, 7f",
-            step8!(),
-            "7:",
-            "tbz {depth}, #2, 8f",
-            "ldr s24, [{a0}]",
-            "ldr s25, [{a2}]",
-            "ldr s26, [{a4}]",
-            "ld1 {{v24.s}}[2], [{a1}]",
-            "ld1 {{v25.s}}[2], [{a3}]",
-            "ld1 {{v26.s}}[2], [{a5}]",
-            cell!(),
-            "8:",
-            "subs {taps}, {taps}, #1",
-            "b.ne 2b",
-            table = inout(reg) tile.pixels.as_ptr() => _,
-            rest_of_row = const (BATCH * ROWS - 4) * 8,
-            w = inout(reg) weights => _,
-            taps = inout(reg) tile.taps => _,
-            bias = in(reg) bias,
-            bias_high = in(reg) bias.add(8),
-            depth = in(reg) tile.depth,
-            deep = in(reg) tile.depth / 64,
-            a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _,
-            a3 = out(reg) _, a4 = out(reg) _, a5 = out(reg) _,
-            n = out(reg) _,
-            out("v0") s0, out("v1") s1, out("v2") s2, out("v3") s3,
-            out("v4") s4, out("v5") s5, out("v6") s6, out("v7") s7,
-            out("v8") s8, out("v9") s9, out("v10") s10, out("v11") s11,
-            out("v12") s12, out("v13") s13, out("v14") s14, out("v15") s15,
-            out("v16") s16, out("v17") s17, out("v18") s18, out("v19") s19,
-            out("v20") s20, out("v21") s21, out("v22") s22, out("v23") s23,
-            out("v24") _, out("v25") _, out("v26") _,
-            out("v28") _, out("v29") _, out("v30") _, out("v31") _,
-            options(nostack, readonly),
-        );
-    }
-    let [p0, p1] = sort([s0, s1, s2, s3, s4, s5, s6, s7]);
-    let [p2, p3] = sort([s8, s9, s10, s11, s12, s13, s14, s15]);
-    let [p4, p5] = sort([s16, s17, s18, s19, s20, s21, s22, s23]);
-    [p0, p1, p2, p3, p4, p5]
+/// Sums of pixels 2r and 2r + 1 with channels 2c and 2c + 1, at `8r + c`: row by row.
+type Pairs = [int32x4_t; 24];
+
+/// A function that gives the sums of 6 pixels x 16 channels, of which `$template` is the main loop.
+macro_rules! sums_function {
+    (
+        $(#[$doc:meta])*
+        $name:ident($($argument:ident: $type:ty),*), $template:expr, options($($option:ident),*), $($operands:tt)*
+    ) => {
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "i8mm")]
+        unsafe fn $name($($argument: $type,)* weights: *const i8, bias: *const i32) -> Pairs {
+            let (s0, s1, s2, s3, s4, s5, s6, s7);
+            let (s8, s9, s10, s11, s12, s13, s14, s15);
+            let (s16, s17, s18, s19, s20, s21, s22, s23);
+            // SAFETY: reads a cell of weights a step, 16 of `bias`, and the pixels; writes what it keeps of them.
+            // This function's duties say that all of it is there.
+            unsafe {
+                asm!(
+                    start!("0", "1", "2", "3", "4", "5", "6", "7"),
+                    start!("8", "9", "10", "11", "12", "13", "14", "15"),
+                    start!("16", "17", "18", "19", "20", "21", "22", "23"),
+                    $template,
+                    w = inout(reg) weights => _,
+                    bias = in(reg) bias,
+                    bias_high = in(reg) bias.add(8),
+                    n = out(reg) _,
+                    $($operands)*
+                    out("v0") s0, out("v1") s1, out("v2") s2, out("v3") s3,
+                    out("v4") s4, out("v5") s5, out("v6") s6, out("v7") s7,
+                    out("v8") s8, out("v9") s9, out("v10") s10, out("v11") s11,
+                    out("v12") s12, out("v13") s13, out("v14") s14, out("v15") s15,
+                    out("v16") s16, out("v17") s17, out("v18") s18, out("v19") s19,
+                    out("v20") s20, out("v21") s21, out("v22") s22, out("v23") s23,
+                    out("v24") _, out("v25") _, out("v26") _,
+                    out("v28") _, out("v29") _, out("v30") _, out("v31") _,
+                    options(nostack $(, $option)*),
+                );
+            }
+            [
+                s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17, s18, s19, s20, s21,
+                s22, s23,
+            ]
+        }
+    };
 }
 
-/// 2x2 sums of two pixels to the sums of each.
+/// Taps and depth with pointers; `$keep` follows each load of pairs.
+#[rustfmt::skip]
+macro_rules! taps {
+    ($keep:literal) => {
+        concat!(
+            "2:\n",
+            "ldp {a0}, {a1}, [{table}], #16\n",
+            "ldp {a2}, {a3}, [{table}], #16\n",
+            "ldp {a4}, {a5}, [{table}], #{rest_of_row}\n",
+            "cbz {deep}, 4f\n",
+            "mov {n}, {deep}\n",
+            "3:\n",
+            step32!($keep),
+            "subs {n}, {n}, #1\n",
+            step32!($keep),
+            "b.ne 3b\n",
+            "4:\n",
+            "tbz {depth}, #5, 5f\n",
+            step32!($keep),
+            "5:\n",
+            "tbz {depth}, #4, 6f\n",
+            step8!($keep),
+            step8!($keep),
+            "6:\n",
+            "tbz {depth}, #3, 7f\n",
+            step8!($keep),
+            "7:\n",
+            "tbz {depth}, #2, 8f\n",
+            "ldr s24, [{a0}]\n",
+            "ldr s25, [{a2}]\n",
+            "ldr s26, [{a4}]\n",
+            "ld1 {{v24.s}}[2], [{a1}]\n",
+            "ld1 {{v25.s}}[2], [{a3}]\n",
+            "ld1 {{v26.s}}[2], [{a5}]\n",
+            $keep,
+            cell!(),
+            "8:\n",
+            "subs {taps}, {taps}, #1\n",
+            "b.ne 2b\n",
+        )
+    };
+}
+
+sums_function! {
+    /// Sums of the tile's pixels.
+    ///
+    /// # Safety
+    /// - `tile` keeps the duties of [`Kernels::dense`]; the CPU has SMMLA.
+    /// - `weights` is one `N16K8` block of the tile's taps and depth; `bias` has 16 elements.
+    sums(tile: &DenseTile<'_>),
+    taps!(""),
+    options(readonly),
+    table = inout(reg) tile.pixels.as_ptr() => _,
+    rest_of_row = const (BATCH * ROWS - 4) * 8,
+    taps = inout(reg) tile.taps => _,
+    depth = in(reg) tile.depth,
+    deep = in(reg) tile.depth / 64,
+    a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _,
+    a3 = out(reg) _, a4 = out(reg) _, a5 = out(reg) _,
+}
+
+sums_function! {
+    /// The same, and keeps the pixels in pairs.
+    ///
+    /// # Safety
+    /// - the duties of [`sums`]; `paired` takes a [`STEP`] for each 8, or last 4, of each tap's depth.
+    sums_keeping(tile: &DenseTile<'_>, paired: *mut u8),
+    taps!("st1 {{v24.16b, v25.16b, v26.16b}}, [{paired}], #48\n"),
+    options(),
+    paired = inout(reg) paired => _,
+    table = inout(reg) tile.pixels.as_ptr() => _,
+    rest_of_row = const (BATCH * ROWS - 4) * 8,
+    taps = inout(reg) tile.taps => _,
+    depth = in(reg) tile.depth,
+    deep = in(reg) tile.depth / 64,
+    a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _,
+    a3 = out(reg) _, a4 = out(reg) _, a5 = out(reg) _,
+}
+
+sums_function! {
+    /// Sums of the pixels that were kept.
+    ///
+    /// # Safety
+    /// - `paired` holds `steps` times [`STEP`] bytes, as [`sums_keeping`] wrote them; the CPU has SMMLA.
+    /// - `weights` is one `N16K8` block of as many steps; `bias` has 16 elements.
+    sums_of_kept(paired: *const u8, steps: usize),
+    concat!(
+        "cbz {deep}, 4f\n",
+        "mov {n}, {deep}\n",
+        "3:\n",
+        kept16!(),
+        "subs {n}, {n}, #1\n",
+        kept16!(),
+        kept16!(),
+        kept16!(),
+        "b.ne 3b\n",
+        "4:\n",
+        "tbz {steps}, #2, 5f\n",
+        kept16!(),
+        kept16!(),
+        "5:\n",
+        "tbz {steps}, #1, 6f\n",
+        kept16!(),
+        "6:\n",
+        "tbz {steps}, #0, 7f\n",
+        kept8!(),
+        "7:\n",
+    ),
+    options(readonly),
+    paired = inout(reg) paired => _,
+    steps = in(reg) steps,
+    deep = in(reg) steps / 8,
+}
+
+/// 2x2 sums of pairs of pixels to the sums of each pixel.
 #[inline(always)]
-fn sort(s: [int32x4_t; 8]) -> [Sums; 2] {
+fn sort(s: Pairs) -> [Sums; ROWS] {
     // SAFETY: NEON is part of every aarch64 target that this file is built for.
     unsafe {
         let even =
             |a, b| vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
         let odd =
             |a, b| vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
-        [
-            [even(s[0], s[1]), even(s[2], s[3]), even(s[4], s[5]), even(s[6], s[7])],
-            [odd(s[0], s[1]), odd(s[2], s[3]), odd(s[4], s[5]), odd(s[6], s[7])],
-        ]
+        std::array::from_fn(|r| {
+            let s = &s[r / 2 * 8..];
+            let sorted = |i| if r % 2 == 0 { even(s[i], s[i + 1]) } else { odd(s[i], s[i + 1]) };
+            [sorted(0), sorted(2), sorted(4), sorted(6)]
+        })
     }
 }
