@@ -45,7 +45,7 @@ unset RUSTC_WRAPPER RUSTFLAGS
 # crate itself is built for the tests with every check on.
 build=(--locked --target $TRIPLE --target-dir "$TARGET_DIR" --release
     --config 'profile.release.lto=false' --config 'profile.release.panic="unwind"')
-checks=(--config 'profile.release.package.ghostlight.debug-assertions=true'
+tests=("${build[@]}" --config 'profile.release.package.ghostlight.debug-assertions=true'
     --config 'profile.release.package.ghostlight.overflow-checks=true'
     --config 'profile.release.package.ghostlight.opt-level=2')
 mkdir -p "$LOGS"
@@ -54,23 +54,26 @@ mkdir -p "$LOGS"
 which=(--lib)
 for test in "$@"; do which+=(--test "$test"); done
 say "building the tests with $("$RUSTC" --version)"
-cargo test "${build[@]}" "${checks[@]}" "${which[@]}" --no-run
+cargo test "${tests[@]}" "${which[@]}" --no-run
 
-# Tests that start programs run alone: a fork of the emulator may inherit a lock that another of its threads
-# holds, and then the child hangs before it becomes the program.
-FORKING='source::child:: cli::doctor::service::'
+# Modules whose tests start programs. They run alone: a fork of the emulator may inherit a lock that another of
+# its threads holds, and then the child hangs before it becomes the program.
+mapfile -t forking < <(grep -rl 'Command::new' src | sed 's,^src/,,; s,\(_tests\)\?\.rs$,::,; s,/,::,g' | sort -u)
 
-# run_tests CPU KERNEL: the library's and the integration tests; one that hangs is named in the output.
+# limited ARGUMENT…: cargo test; the output names what has not ended within the limit.
+limited() {
+    timeout "$TEST_LIMIT" cargo test "${tests[@]}" "$@" && return
+    [ $? -ne 124 ] || say "no end within $TEST_LIMIT s"
+    return 1
+}
+
+# run_tests CPU KERNEL: the library's and the integration tests.
 run_tests() {
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -cpu $1"
     export GHOSTLIGHT_EXPECT_KERNEL=$2
-    local skip=() status=0
-    for name in $FORKING; do skip+=(--skip "$name"); done
-    timeout "$TEST_LIMIT" cargo test "${build[@]}" "${checks[@]}" "${which[@]}" --no-fail-fast -- \
-        --show-output "${skip[@]}" || status=$?
-    # shellcheck disable=SC2086
-    timeout "$TEST_LIMIT" cargo test "${build[@]}" "${checks[@]}" --lib -- --test-threads 1 $FORKING || status=$?
-    [ $status -ne 124 ] || say "no end within $TEST_LIMIT s"
+    local status=0
+    limited "${which[@]}" --no-fail-fast -- --show-output "${forking[@]/#/--skip=}" || status=1
+    limited --lib -- --test-threads 1 "${forking[@]}" || status=1
     return $status
 }
 

@@ -8,6 +8,7 @@ does not fit the registers would. Where llvm-mca (Debian's llvm-19) is installed
 the CPU that the kernel is for. Needs aarch64-linux-gnu-objdump; without it nothing is looked at.
 """
 
+import collections
 import re
 import shutil
 import subprocess
@@ -34,7 +35,7 @@ class Kernel:
         self.cpu, self.least = cpu, least
 
     def count(self, loop):
-        return sum(operation(line) in self.multiplies for line in loop)
+        return sum(line.split(None, 1)[0] in self.multiplies for line in loop)
 
 
 KERNELS = [
@@ -42,10 +43,6 @@ KERNELS = [
     Kernel("neon-dotprod", {"sdot"}, 16, 64, "cortex-a76", 30),
     Kernel("neon-i8mm", {"smmla"}, 32, 64, "neoverse-n2", 48),
 ]
-
-
-def operation(line):
-    return line.split(None, 1)[0]
 
 
 def instructions(program):
@@ -60,9 +57,9 @@ def instructions(program):
 
 def loops(program):
     """Innermost loops: instructions between a backward branch and its target, without another such branch."""
-    recent = []
+    recent = collections.deque(maxlen=LONGEST)
     for address, text in instructions(program):
-        recent = recent[-LONGEST:] + [(address, text)]
+        recent.append((address, text))
         match = re.match(r"(b\.\w+|cbn?z \w+,|tbn?z \w+, #\d+,) ?0x([0-9a-f]+)$", text)
         if not match:
             continue
@@ -70,7 +67,7 @@ def loops(program):
         if recent[0][0] <= target < address:
             yield [text for at, text in recent if at >= target]
             # A loop around this one is none of the innermost.
-            recent = []
+            recent.clear()
 
 
 def model(loop, cpu):
@@ -93,7 +90,8 @@ def main():
         for kernel in KERNELS:
             if kernel.count(loop) >= kernel.fewest:
                 found[kernel.name].add(tuple(loop))
-    if not shutil.which(MCA):
+    modelled = shutil.which(MCA)
+    if not modelled:
         print(f"loops: cycles are not modelled: no {MCA}")
     failed = False
     for kernel in KERNELS:
@@ -104,7 +102,7 @@ def main():
             count, stack = kernel.count(loop), [line for line in loop if re.search(r"\[sp\b", line)]
             line = f"{kernel.name:13} {count:3} of {len(loop):3} instructions multiply"
             wrong = ["touches the stack: " + stack[0]] if stack else []
-            if shutil.which(MCA):
+            if modelled:
                 reached = count * kernel.mac / model(loop, kernel.cpu)
                 line += f", {reached:5.2f} MAC a cycle on {kernel.cpu}"
                 if reached < kernel.least:
