@@ -117,12 +117,11 @@ unsafe fn dense_tile(tile: &DenseTile<'_>, paired: &mut MaybeUninit<[u8; PAIRED]
         unsafe {
             let block = Block::of_dense(tile, index);
             let (weights, bias) = (tile.weights.add(index * block_len), block.bias());
-            let sums = match index {
+            let sums = sort(match index {
                 _ if !keeps => sums(tile, weights, bias),
                 0 => sums_keeping(tile, paired, weights, bias),
                 _ => sums_of_kept(paired, steps, weights, bias),
-            };
-            let sums = sort(sums);
+            });
             if tile.requant.is_float() {
                 let sums = sums;
                 store_float(tile, index, 0, &sums);
@@ -307,40 +306,49 @@ macro_rules! taps {
     };
 }
 
-sums_function! {
+/// A function that reads pixels behind the tile's pointers; `$keep` as in [`taps`].
+macro_rules! pixels_function {
+    (
+        $(#[$doc:meta])*
+        $name:ident($($argument:ident: $type:ty),*), $keep:literal, options($($option:ident),*), $($operands:tt)*
+    ) => {
+        sums_function! {
+            $(#[$doc])*
+            $name(tile: &DenseTile<'_> $(, $argument: $type)*),
+            taps!($keep),
+            options($($option),*),
+            $($operands)*
+            table = inout(reg) tile.pixels.as_ptr() => _,
+            rest_of_row = const (BATCH * ROWS - 4) * 8,
+            taps = inout(reg) tile.taps => _,
+            depth = in(reg) tile.depth,
+            deep = in(reg) tile.depth / 64,
+            a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _,
+            a3 = out(reg) _, a4 = out(reg) _, a5 = out(reg) _,
+        }
+    };
+}
+
+pixels_function! {
     /// Sums of the tile's pixels.
     ///
     /// # Safety
     /// - `tile` keeps the duties of [`Kernels::dense`]; the CPU has SMMLA.
     /// - `weights` is one `N16K8` block of the tile's taps and depth; `bias` has 16 elements.
-    sums(tile: &DenseTile<'_>),
-    taps!(""),
+    sums(),
+    "",
     options(readonly),
-    table = inout(reg) tile.pixels.as_ptr() => _,
-    rest_of_row = const (BATCH * ROWS - 4) * 8,
-    taps = inout(reg) tile.taps => _,
-    depth = in(reg) tile.depth,
-    deep = in(reg) tile.depth / 64,
-    a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _,
-    a3 = out(reg) _, a4 = out(reg) _, a5 = out(reg) _,
 }
 
-sums_function! {
+pixels_function! {
     /// The same, and keeps the pixels in pairs.
     ///
     /// # Safety
     /// - the duties of [`sums`]; `paired` takes a [`STEP`] for each 8, or last 4, of each tap's depth.
-    sums_keeping(tile: &DenseTile<'_>, paired: *mut u8),
-    taps!("st1 {{v24.16b, v25.16b, v26.16b}}, [{paired}], #48\n"),
+    sums_keeping(paired: *mut u8),
+    "st1 {{v24.16b, v25.16b, v26.16b}}, [{paired}], #48\n",
     options(),
     paired = inout(reg) paired => _,
-    table = inout(reg) tile.pixels.as_ptr() => _,
-    rest_of_row = const (BATCH * ROWS - 4) * 8,
-    taps = inout(reg) tile.taps => _,
-    depth = in(reg) tile.depth,
-    deep = in(reg) tile.depth / 64,
-    a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _,
-    a3 = out(reg) _, a4 = out(reg) _, a5 = out(reg) _,
 }
 
 sums_function! {
