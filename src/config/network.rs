@@ -116,16 +116,21 @@ fn file(
     findings: &mut Findings,
 ) -> Option<PathBuf> {
     let path = credential(&PathBuf::from(scope.text(key, note, findings)?));
-    let advice = match path.components().count() {
-        1 => "give a path; a bare name is a credential that only the service is given (LoadCredential=)",
-        _ => "check the path",
+    let advice = match is_bare(&path) {
+        true => "give a path; a bare name is a credential that only the service is given (LoadCredential=)",
+        false => "check the path",
     };
     must_exist(scope, key, &path, advice, findings);
     Some(path)
 }
 
+/// Whether it may name a credential.
+fn is_bare(path: &Path) -> bool {
+    path.components().count() == 1
+}
+
 fn credential(path: &Path) -> PathBuf {
-    let folder = std::env::var_os(CREDENTIALS).filter(|_| path.components().count() == 1);
+    let folder = std::env::var_os(CREDENTIALS).filter(|_| is_bare(path));
     folder.map(|folder| Path::new(&folder).join(path)).filter(|p| p.exists()).unwrap_or(path.to_path_buf())
 }
 
