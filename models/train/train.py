@@ -7,13 +7,16 @@ On a CPU with bf16 the forward and backward pass run in it, about twice as fast;
 """
 
 import argparse
+import random
 import re
 from pathlib import Path
 
 import blocks  # noqa: F401  registers the blocks
+import numpy as np
 import torch
 import yaml
 from ultralytics import YOLO
+from ultralytics.data.dataset import YOLODataset
 from ultralytics.nn import tasks
 
 
@@ -39,6 +42,33 @@ def train_in_bf16():
     tasks.DetectionModel._predict_once = predict
 
 
+def turned(boxes, quarters):
+    """Normalized boxes (n x 4: centre, width, height) of a picture after numpy.rot90(picture, quarters)."""
+    for _ in range(quarters):
+        x, y, w, h = boxes.T
+        boxes = np.stack([y, 1 - x, h, w], axis=1)
+    return boxes
+
+
+def train_on_turned_pictures():
+    """Show each picture in any of its four orientations. Unlike oblique ones they leave the boxes tight."""
+    plain = YOLODataset.get_image_and_label
+
+    def get(self, index):
+        label = plain(self, index)
+        if not self.augment:
+            return label
+        quarters = random.randrange(4)
+        label["img"] = np.ascontiguousarray(np.rot90(label["img"], quarters))
+        label["instances"].convert_bbox("xywh")
+        label["instances"].update(turned(label["instances"].bboxes, quarters))
+        for key in ("ori_shape", "resized_shape", "ratio_pad"):
+            label[key] = label[key][::-1] if quarters % 2 else label[key]
+        return label
+
+    YOLODataset.get_image_and_label = get
+
+
 def with_absolute_path(data, out):
     """A copy of data.yaml that works from any folder: its relative `path` is meant from where it lies."""
     data = Path(data).resolve()
@@ -62,6 +92,8 @@ def main():
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--mosaic", type=float, default=1.0, help="share of pictures put together from four")
     parser.add_argument("--fliplr", type=float, default=0.5, help="share mirrored; 0 where writing tells classes apart")
+    parser.add_argument("--degrees", type=float, default=0.0, help="pictures are turned by up to that much")
+    parser.add_argument("--turns", action="store_true", help="pictures have no upper side: turn them by quarters")
     parser.add_argument("--warmup", type=float, default=3, help="epochs")
     parser.add_argument("--freeze", type=int, default=0, help="layers from the picture on that stay as they are")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -72,6 +104,8 @@ def main():
         torch.set_num_threads(args.threads)
     if args.device == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         train_in_bf16()
+    if args.turns:
+        train_on_turned_pictures()
     out = Path(args.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     last = out / "weights" / "last.pt"
@@ -94,6 +128,7 @@ def main():
         close_mosaic=10,
         mosaic=args.mosaic,
         fliplr=args.fliplr,
+        degrees=args.degrees,
         freeze=args.freeze or None,
         device=args.device,
         workers=args.workers,

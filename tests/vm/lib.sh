@@ -62,12 +62,14 @@ tells() { journalctl -u ghostlight -o cat --no-pager -n 12 | grep -qi "$1"; }
 # moment NAME: so that faults of one step are told from those of the next.
 moment() { echo "#       $* at $(cut -d' ' -f1 /proc/uptime) s"; }
 
-# The contract: no more than 2 s, and what was to be done is done.
+# when NAME: the service manager's own time of a change, in ms. `systemctl` itself may take a second of emulation.
+when() { echo $(($(systemctl show -p "$1TimestampMonotonic" --value ghostlight) / 1000)); }
+
+# The contract: no more than 2 s from the signal to the end, and what was to be done is done.
 stop_in_time() {
     moment stopping
-    started=$(date +%s%N)
     systemctl stop ghostlight
-    took=$((($(date +%s%N) - started) / 1000000))
+    took=$(($(when InactiveEnter) - $(when ActiveExit)))
     figure "ms to stop" "$took"
     check "stops within 2 s" test "$took" -lt 2000
 }
