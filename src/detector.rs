@@ -216,6 +216,27 @@ impl Detector {
         })?;
         Ok(times)
     }
+
+    /// What the network would take on `threads`, whether this machine has them or not, for each of `frames` runs.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn reckon(
+        &self,
+        picture: Pixels<'_>,
+        threads: usize,
+        frames: usize,
+    ) -> Result<Vec<Duration>, DetectError> {
+        let engine = self.engine.reckoning(threads)?;
+        let mut detector = Self::new(engine, self.fit);
+        let options = NmsOptions::default();
+        let mut times = Vec::with_capacity(frames);
+        for _ in 0..frames {
+            detector.detect(picture, &options)?;
+            times.extend(detector.engine.reckoned());
+        }
+        Ok(times)
+    }
 }
 
 /// The f32 reference behind the same letterbox and boxes.

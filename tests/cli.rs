@@ -338,11 +338,16 @@ fn detect_reads_standard_input_and_saves() {
 fn bench_ends_with_the_promised_keys() {
     let Some(model) = model() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let output =
-        output(ghostlight(folder.path()).args(["bench", "--iters", "2", "--json", "--model"]).arg(&model));
+    let args = ["bench", "--iters", "2", "--json", "--simulate", "1,6", "--engine", "cpu", "--model"];
+    let output = output(ghostlight(folder.path()).args(args).arg(&model));
     let out = String::from_utf8(output.stdout).unwrap();
     let last: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     for key in ["median_ms", "min_ms", "kernel", "threads", "peak_rss_mb"] {
         assert!(last.get(key).is_some(), "{last}");
+    }
+    for (index, threads) in [1, 6].into_iter().enumerate() {
+        let simulated = &last["simulated"][index];
+        assert_eq!(simulated["threads"], threads, "{last}");
+        assert!(simulated["median_ms"].as_f64().unwrap() > 0.0, "{last}");
     }
 }

@@ -39,6 +39,14 @@ pub trait Runner: Send {
     /// Time of each layer for one picture, in the order in which they run.
     fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<LayerTime>, CliError>;
 
+    /// Milliseconds of the network on `threads`, reckoned from one thread's tiles, for each of `frames` runs.
+    fn reckon(&mut self, _: Pixels<'_>, threads: usize, _: usize) -> Result<Vec<f64>, CliError> {
+        let kernel = self.kernel();
+        Err(CliError::Usage(format!(
+            "--simulate {threads} reckons with the CPU engine's threads, not with {kernel}"
+        )))
+    }
+
     /// Multiply-accumulates per second that its kernels reach at best here; `None` where nothing measures it.
     fn peak(&mut self) -> Result<Option<f64>, CliError> {
         Ok(None)
@@ -281,6 +289,11 @@ impl Runner for Int8 {
             }
         };
         Ok(times.into_iter().map(layer).collect())
+    }
+
+    fn reckon(&mut self, picture: Pixels<'_>, threads: usize, frames: usize) -> Result<Vec<f64>, CliError> {
+        let times = self.detector.reckon(picture, threads, frames).map_err(internal)?;
+        Ok(times.into_iter().map(ms).collect())
     }
 
     fn peak(&mut self) -> Result<Option<f64>, CliError> {

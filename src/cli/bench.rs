@@ -16,7 +16,9 @@ const WARM_UP: usize = 3;
 
 /// Measure this model's latency on this machine
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  ghostlight bench\n  ghostlight bench --threads 1 --profile")]
+#[command(
+    after_help = "Examples:\n  ghostlight bench\n  ghostlight bench --threads 1 --profile\n  ghostlight bench --simulate 1,2,4"
+)]
 pub struct Args {
     /// Frames to measure
     #[arg(long, value_name = "N", default_value = "50")]
@@ -24,6 +26,10 @@ pub struct Args {
     /// Also show each layer's time, and its share of what the kernels reach at best on this machine
     #[arg(long)]
     pub profile: bool,
+    /// Also reckon what so many threads would take, whether this machine has them or not: each tile of work is timed
+    /// on one thread and dealt out to them
+    #[arg(long, value_name = "THREADS", value_delimiter = ',')]
+    pub simulate: Vec<NonZeroUsize>,
     /// Print JSON lines: the layers where --profile asks for them, the summary last
     #[arg(long)]
     pub json: bool,
@@ -56,6 +62,17 @@ struct Summary<'a> {
     /// The network's multiply-accumulates over what that many threads could do in its median time, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_share: Option<f64>,
+    /// Only with `--simulate`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    simulated: Vec<Simulated>,
+}
+
+/// The network on threads that are reckoned with, not run.
+#[derive(Debug, Serialize)]
+struct Simulated {
+    threads: usize,
+    /// Median milliseconds of the network.
+    median_ms: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,13 +125,21 @@ fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<
     let (layers, peak) =
         if args.profile { (runner.profile(picture)?, runner.peak()?) } else { (Vec::new(), None) };
     let peak = peak.map(|macs_per_second| macs_per_second / 1e9);
+    // The other engines' memory is not this one's.
+    let peak_rss_mb = peak_rss_mb();
+    let mut simulated = Vec::with_capacity(args.simulate.len());
+    for &threads in &args.simulate {
+        let times = runner.reckon(picture, threads.get(), WARM_UP + args.iters.get())?;
+        let warm = sorted(times.into_iter().skip(WARM_UP).collect());
+        simulated.push(Simulated { threads: threads.get(), median_ms: thousandths(median(&warm)) });
+    }
     let [inference, preprocess, postprocess] = stages.map(sorted);
     let summary = Summary {
         median_ms: thousandths(median(&inference)),
         min_ms: thousandths(inference[0]),
         kernel: runner.kernel(),
         threads: runner.threads(),
-        peak_rss_mb: peak_rss_mb(),
+        peak_rss_mb,
         model: runner.model(),
         imgsz: [size.height, size.width],
         iters: args.iters.get(),
@@ -122,6 +147,7 @@ fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<
         postprocess_ms: thousandths(median(&postprocess)),
         peak_gmac_per_s: peak.map(thousandths),
         peak_share: peak.map(|peak| thousandths(gmac_per_s(all_macs(&layers), median(&inference)) / peak)),
+        simulated,
     };
     let layers: Vec<Layer<'_>> = layers.iter().map(|layer| Layer::new(layer, peak)).collect();
     if args.json {
@@ -163,6 +189,9 @@ fn write_text(out: &mut dyn Write, layers: &[Layer<'_>], summary: &Summary<'_>) 
     writeln!(out, "network     {:.2} ms median, {:.2} ms least of {}", s.median_ms, s.min_ms, s.iters)?;
     if let (Some(peak), Some(share)) = (s.peak_gmac_per_s, s.peak_share) {
         writeln!(out, "of peak     {:.0} % of {peak:.0} GMAC/s, measured here", share * 100.0)?;
+    }
+    for Simulated { threads, median_ms } in &s.simulated {
+        writeln!(out, "simulated   {median_ms:.2} ms median on {threads} threads")?;
     }
     writeln!(out, "letterbox   {:.2} ms median", s.preprocess_ms)?;
     writeln!(out, "boxes       {:.2} ms median", s.postprocess_ms)?;
@@ -247,6 +276,10 @@ mod tests {
             Ok(vec![LayerTime { name: "model.0".into(), ms: 2.0, macs: 4_000_000 }])
         }
 
+        fn reckon(&mut self, _: Pixels<'_>, threads: usize, frames: usize) -> Result<Vec<f64>, CliError> {
+            Ok((0..frames).map(|frame| (frame * 12 / threads) as f64).collect())
+        }
+
         fn peak(&mut self) -> Result<Option<f64>, CliError> {
             Ok(Some(4e9))
         }
@@ -260,7 +293,8 @@ mod tests {
             engine: crate::cli::args::EngineKind::Auto,
             kernel: None,
         };
-        let args = Args { iters: NonZeroUsize::MIN.saturating_add(3), profile, json, model };
+        let simulate = if profile { vec![NonZeroUsize::MIN.saturating_add(3)] } else { Vec::new() };
+        let args = Args { iters: NonZeroUsize::MIN.saturating_add(3), profile, simulate, json, model };
         let mut out = Vec::new();
         measure(&args, &mut Fake(0.0), &mut out).unwrap();
         String::from_utf8(out).unwrap()
@@ -279,6 +313,8 @@ mod tests {
         assert_eq!((&lines[1]["median_ms"], &lines[1]["min_ms"]), (&5.5.into(), &4.0.into()));
         assert_eq!((&lines[1]["kernel"], &lines[1]["threads"]), (&"scalar".into(), &2.into()));
         assert!(lines[1]["peak_rss_mb"].as_f64().unwrap() > 1.0);
+        // The first three of seven warm up: 9, 12, 15, 18 ms.
+        assert_eq!(lines[1]["simulated"], serde_json::json!([{"threads": 4, "median_ms": 13.5}]));
     }
 
     #[test]
@@ -287,5 +323,13 @@ mod tests {
         assert!(text.contains("model.0     2.000       2.0     50 %"), "{text}");
         assert!(text.contains("18 % of 4 GMAC/s"), "{text}");
         assert!(text.contains("5.50 ms median, 4.00 ms least of 4"), "{text}");
+        assert!(text.contains("simulated   13.50 ms median on 4 threads"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_there() {
+        let summary: serde_json::Value = serde_json::from_str(&bench(true, false)).unwrap();
+        assert_eq!((summary.get("simulated"), summary.get("peak_share")), (None, None));
+        assert!(!bench(false, false).contains("simulated"));
     }
 }

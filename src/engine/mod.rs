@@ -17,6 +17,7 @@ pub mod place;
 mod prepare;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::EngineError;
 
@@ -67,7 +68,24 @@ impl Engine {
         kernels: &'static dyn Kernels,
         threads: usize,
     ) -> Result<Self, EngineError> {
-        Self::with_memory(model, kernels, threads, false)
+        Self::with_memory(model, kernels, team(threads)?, false)
+    }
+
+    /// Another engine for the same model, kernels and size, which computes on the calling thread and reckons what
+    /// `threads` would take ([`Engine::reckoned`]).
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn reckoning(&self, threads: usize) -> Result<Self, EngineError> {
+        let team = Team::reckoning(threads);
+        let mut engine = Self::with_memory(Arc::clone(&self.model), self.kernels, team, self.keep_all)?;
+        engine.resize(self.size.0, self.size.1)?;
+        Ok(engine)
+    }
+
+    /// What the last run of an engine that is [`Engine::reckoning`] would have taken on its threads.
+    pub fn reckoned(&self) -> Option<Duration> {
+        self.team.reckoned()
     }
 
     /// As [`Engine::new`], but no memory is reused, so that [`Engine::activation`] can read every node.
@@ -79,16 +97,15 @@ impl Engine {
         kernels: &'static dyn Kernels,
         threads: usize,
     ) -> Result<Self, EngineError> {
-        Self::with_memory(model, kernels, threads, true)
+        Self::with_memory(model, kernels, team(threads)?, true)
     }
 
     fn with_memory(
         model: Arc<Model>,
         kernels: &'static dyn Kernels,
-        threads: usize,
+        team: Team,
         keep_all: bool,
     ) -> Result<Self, EngineError> {
-        let team = Team::new(threads).map_err(|e| EngineError::Threads { threads, cause: e.to_string() })?;
         let prepared: Vec<Prepared> =
             (0..model.graph.nodes.len()).map(|id| prepare::prepare(&model, id, kernels.layout())).collect();
         if kernels.layout() != crate::kernels::Layout::N16K4 {
@@ -235,6 +252,10 @@ impl Engine {
     pub fn routing(&self) -> Vec<(NodeId, Vec<f32>)> {
         self.prepared.iter().enumerate().filter_map(|(id, p)| p.routing().map(|r| (id, r.to_vec()))).collect()
     }
+}
+
+fn team(threads: usize) -> Result<Team, EngineError> {
+    Team::new(threads).map_err(|e| EngineError::Threads { threads, cause: e.to_string() })
 }
 
 /// One node's turn.

@@ -43,6 +43,7 @@ pub mod peak;
 pub mod requant;
 pub mod rows;
 pub mod scalar;
+mod schedule;
 pub mod team;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;

@@ -14,12 +14,14 @@
 //! Test: `kernels::team::tests`.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::schedule::Schedule;
 
 /// How long a waiting thread spins before it yields (within a frame) or sleeps (between frames).
 const SPIN: Duration = Duration::from_micros(50);
@@ -239,6 +241,8 @@ pub struct Team {
     /// Owns the threads; dropped after `shutdown` is set.
     _pool: Option<rayon::ThreadPool>,
     threads: usize,
+    /// The threads are only reckoned with: what the last frame would have taken.
+    reckoned: Option<Duration>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -252,7 +256,7 @@ impl Team {
     pub fn new(threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
         let threads = threads.max(1);
         if threads == 1 {
-            return Ok(Self { shared: None, _pool: None, threads });
+            return Ok(Self { shared: None, _pool: None, threads, reckoned: None });
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads - 1)
@@ -265,7 +269,18 @@ impl Team {
         while shared.serving.load(Ordering::Relaxed) < threads - 1 {
             std::thread::sleep(SPIN);
         }
-        Ok(Self { shared: Some(shared), _pool: Some(pool), threads })
+        Ok(Self { shared: Some(shared), _pool: Some(pool), threads, reckoned: None })
+    }
+
+    /// A team that computes on the calling thread alone, split as for `threads`, and reckons what those would
+    /// take: [`Team::reckoned`].
+    pub fn reckoning(threads: usize) -> Self {
+        Self { shared: None, _pool: None, threads: threads.max(1), reckoned: Some(Duration::ZERO) }
+    }
+
+    /// What the last frame would have taken on the threads of a team that is [`Team::reckoning`].
+    pub fn reckoned(&self) -> Option<Duration> {
+        self.reckoned
     }
 
     /// Threads, the calling one included.
@@ -288,7 +303,12 @@ impl Team {
             shared.rouse();
             Frame(shared)
         });
-        f(&Crew { shared, threads: self.threads, _one_thread: PhantomData })
+        let schedule = self.reckoned.map(|_| RefCell::new(Schedule::new(self.threads)));
+        let began = Instant::now();
+        let done =
+            f(&Crew { shared, threads: self.threads, schedule: schedule.as_ref(), _one_thread: PhantomData });
+        self.reckoned = schedule.map(|schedule| schedule.into_inner().time(began.elapsed()));
+        done
     }
 }
 
@@ -306,6 +326,7 @@ impl Drop for Team {
 pub struct Crew<'t> {
     shared: Option<&'t Shared>,
     threads: usize,
+    schedule: Option<&'t RefCell<Schedule>>,
     _one_thread: PhantomData<*const ()>,
 }
 
@@ -318,6 +339,10 @@ impl Crew<'_> {
     /// Calls `body(index, lane)` once for each index below `count`, on all threads, and returns when all
     /// are done. `lane` is below [`Crew::lanes`] and belongs to one thread for the time of the job.
     pub fn for_each<F: Fn(usize, usize) + Sync>(&self, count: usize, body: &F) {
+        if let Some(schedule) = self.schedule {
+            // Jobs do not nest.
+            return schedule.borrow_mut().run(count, body);
+        }
         let shared = match self.shared {
             Some(shared) if count > 1 => shared,
             _ => return (0..count).for_each(|index| body(index, 0)),
@@ -431,6 +456,27 @@ mod tests {
             })
         });
         assert_eq!(count.into_inner(), 40);
+    }
+
+    #[test]
+    fn a_reckoning_team_computes_all_and_tells_its_time() {
+        let mut team = Team::reckoning(4);
+        assert_eq!((team.threads(), team.reckoned()), (4, Some(Duration::ZERO)));
+        let began = Instant::now();
+        let sum = team.frame(|crew| {
+            assert_eq!(crew.lanes(), 4);
+            let sum = AtomicUsize::new(0);
+            crew.for_each(8, &|index, lane| {
+                assert!(lane < 4);
+                std::thread::sleep(Duration::from_millis(2));
+                sum.fetch_add(index, Ordering::Relaxed);
+            });
+            sum.into_inner()
+        });
+        assert_eq!(sum, 28);
+        let reckoned = team.reckoned().expect("reckons");
+        assert!(reckoned >= Duration::from_millis(4) && reckoned < began.elapsed(), "{reckoned:?}");
+        assert_eq!(Team::new(1).expect("no thread").reckoned(), None);
     }
 
     #[test]
