@@ -62,16 +62,20 @@ tells() { journalctl -u ghostlight -o cat --no-pager -n 12 | grep -qi "$1"; }
 # moment NAME: so that faults of one step are told from those of the next.
 moment() { echo "#       $* at $(cut -d' ' -f1 /proc/uptime) s"; }
 
-# when NAME: the service manager's own time of a change, in ms. `systemctl` itself may take a second of emulation.
-when() { echo $(($(systemctl show -p "$1TimestampMonotonic" --value ghostlight) / 1000)); }
+# when WORD: in ms, when the service manager last said it of the service. `systemctl` itself may take a second of emulation.
+when() {
+    journalctl -u ghostlight -o short-monotonic --no-pager -n 30 |
+        sed -n "s/^\[ *\([0-9]*\)\.\([0-9]\{3\}\).* systemd\[1\]: .*$1.*/\1\2/p" | tail -n 1
+}
 
 # The contract: no more than 2 s from the signal to the end, and what was to be done is done.
 stop_in_time() {
     moment stopping
     systemctl stop ghostlight
-    took=$(($(when InactiveEnter) - $(when ActiveExit)))
+    journalctl --sync
+    took=$(($(when Stopped) - $(when Stopping)))
     figure "ms to stop" "$took"
-    check "stops within 2 s" test "$took" -lt 2000
+    check "stops within 2 s" test "$took" -gt 0 -a "$took" -lt 2000
 }
 
 # As docs/run.md says.
