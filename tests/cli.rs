@@ -78,7 +78,9 @@ fn wrong_usage_is_64_and_says_what_is_right() {
         (&["detect", "a.jpg", "--engine", "tpu"], "reference"),
         (&["detect", "a.jpg", "--threads", "0"], "--threads"),
         (&["detect", "a.jpg", "-q", "-v"], "cannot be used with"),
+        (&["detect", "a.jpg", "--threads", "1025"], "from 1 to 1024"),
         (&["bench", "--iters", "0"], "--iters"),
+        (&["bench", "--simulate", "2,1000000000000"], "from 1 to 1024"),
         (&["convert", "a.pt"], "--output"),
         (
             &["convert", "a.pt", "-o", "b", "--calibrate", "c", "--card", "acuracy=1"],

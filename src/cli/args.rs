@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::error::CliError;
 pub use crate::config::EngineKind;
-use crate::config::parse_size;
+use crate::config::{MAX_THREADS, parse_size};
 use crate::nearest::nearest;
 use crate::vision::{NmsOptions, Size};
 
@@ -23,7 +23,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N|HxW", value_parser = parse_size)]
     pub imgsz: Option<Size>,
     /// Threads that compute [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub threads: Option<NonZeroUsize>,
     /// What computes
     #[arg(long, value_name = "ENGINE", value_enum, default_value_t = EngineKind::Auto)]
@@ -88,6 +88,13 @@ pub(super) fn parse_fraction(text: &str) -> Result<f32, String> {
     }
 }
 
+pub(super) fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(threads) if threads.get() <= MAX_THREADS => Ok(threads),
+        _ => Err(format!("give a number from 1 to {MAX_THREADS}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +104,14 @@ mod tests {
         assert_eq!(parse_fraction("0.5"), Ok(0.5));
         for text in ["-0.1", "1.1", "NaN", "inf", "x", ""] {
             assert!(parse_fraction(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn threads() {
+        assert_eq!(parse_threads("1024").map(NonZeroUsize::get), Ok(1024));
+        for text in ["0", "1025", "99999999999999999999", "-1", "1.5", ""] {
+            assert!(parse_threads(text).is_err(), "{text}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use serde::Serialize;
 
-use super::args::ModelArgs;
+use super::args::{ModelArgs, parse_threads};
 use super::backend::{self, LayerTime, Runner};
 use super::error::CliError;
 use super::{Outcome, model_path};
@@ -28,7 +28,7 @@ pub struct Args {
     pub profile: bool,
     /// Also reckon what so many threads would take, whether this machine has them or not: each tile of work is timed
     /// on one thread and dealt out to them
-    #[arg(long, value_name = "THREADS", value_delimiter = ',')]
+    #[arg(long, value_name = "THREADS", value_delimiter = ',', value_parser = parse_threads)]
     pub simulate: Vec<NonZeroUsize>,
     /// Print JSON lines: the layers where --profile asks for them, the summary last
     #[arg(long)]
@@ -293,8 +293,9 @@ mod tests {
             engine: crate::cli::args::EngineKind::Auto,
             kernel: None,
         };
-        let simulate = if profile { vec![NonZeroUsize::MIN.saturating_add(3)] } else { Vec::new() };
-        let args = Args { iters: NonZeroUsize::MIN.saturating_add(3), profile, simulate, json, model };
+        let four = NonZeroUsize::MIN.saturating_add(3);
+        let simulate = if profile { vec![four] } else { Vec::new() };
+        let args = Args { iters: four, profile, simulate, json, model };
         let mut out = Vec::new();
         measure(&args, &mut Fake(0.0), &mut out).unwrap();
         String::from_utf8(out).unwrap()

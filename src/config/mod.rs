@@ -23,6 +23,9 @@ pub use resolve::Watch;
 pub use scope::{Entry, Override};
 pub use size::parse_size;
 
+/// Threads that may be asked for, in the configuration and by flags.
+pub const MAX_THREADS: usize = 1024;
+
 use scope::{Findings, Scope};
 
 use crate::events;

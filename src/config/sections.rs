@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::network::{metrics, mqtt, must_exist};
 use super::rules::events;
 use super::scope::{Findings, Scope};
-use super::{Config, Detection, EngineKind, Jsonl, Model, Place, Source, parse_size};
+use super::{Config, Detection, EngineKind, Jsonl, MAX_THREADS, Model, Place, Source, parse_size};
 use crate::frame::PixelFormat;
 
 /// Longest name of a device.
@@ -58,7 +58,7 @@ fn model(mut scope: Scope, findings: &mut Findings) -> (Model, Detection) {
     ];
     let model = Model {
         path,
-        threads: scope.whole("threads", 1..=1024, "one per core", findings).map(|n| n as usize),
+        threads: scope.whole("threads", 1..=MAX_THREADS as i64, "one per core", findings).map(|n| n as usize),
         engine: scope.choice("engine", &engines, 0, findings),
         kernel: scope.text("kernel", "the fastest that this CPU runs", findings),
         imgsz: scope.parsed("imgsz", "the model's", parse_size, findings),
