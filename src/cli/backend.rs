@@ -43,7 +43,7 @@ pub trait Runner: Send {
     fn reckon(&mut self, _: Pixels<'_>, threads: usize, _: usize) -> Result<Vec<f64>, CliError> {
         let kernel = self.kernel();
         Err(CliError::Usage(format!(
-            "--simulate {threads} reckons with the CPU engine's threads, not with {kernel}"
+            "--simulate {threads} reckons with the CPU engine's threads, not with {kernel}; use --engine cpu"
         )))
     }
 

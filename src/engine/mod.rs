@@ -71,16 +71,13 @@ impl Engine {
         Self::with_memory(model, kernels, team(threads)?, false)
     }
 
-    /// Another engine for the same model, kernels and size, which computes on the calling thread and reckons what
-    /// `threads` would take ([`Engine::reckoned`]).
+    /// Another engine for the same model and kernels, which computes on the calling thread and reckons what `threads`
+    /// would take ([`Engine::reckoned`]).
     ///
     /// # Errors
     /// As [`Engine::new`].
     pub fn reckoning(&self, threads: usize) -> Result<Self, EngineError> {
-        let team = Team::reckoning(threads);
-        let mut engine = Self::with_memory(Arc::clone(&self.model), self.kernels, team, self.keep_all)?;
-        engine.resize(self.size.0, self.size.1)?;
-        Ok(engine)
+        Self::with_memory(Arc::clone(&self.model), self.kernels, Team::reckoning(threads), self.keep_all)
     }
 
     /// What the last run of an engine that is [`Engine::reckoning`] would have taken on its threads.

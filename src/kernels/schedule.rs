@@ -35,9 +35,10 @@ impl Schedule {
         self.busy.fill(Duration::ZERO);
         let mut before = Instant::now();
         for index in 0..count {
-            body(index, self.free_first());
+            let thread = self.free_first();
+            body(index, thread);
             let now = Instant::now();
-            self.claim(now - before);
+            self.give(thread, now - before);
             before = now;
         }
         if count > 1 && self.busy.len() > 1 {
@@ -51,9 +52,8 @@ impl Schedule {
         (0..self.busy.len()).min_by_key(|&thread| self.busy[thread]).unwrap_or(0)
     }
 
-    /// Gives the next tile to it.
-    fn claim(&mut self, took: Duration) {
-        let thread = self.free_first();
+    /// Gives a tile to it.
+    fn give(&mut self, thread: usize, took: Duration) {
         self.busy[thread] += took;
         self.alone += took;
     }
@@ -71,7 +71,7 @@ mod tests {
     /// When the last thread is done.
     fn span(threads: usize, tiles: &[u64]) -> u64 {
         let mut schedule = Schedule::new(threads);
-        tiles.iter().for_each(|&ms| schedule.claim(Duration::from_millis(ms)));
+        tiles.iter().for_each(|&ms| schedule.give(schedule.free_first(), Duration::from_millis(ms)));
         assert_eq!(schedule.alone, Duration::from_millis(tiles.iter().sum()));
         schedule.busy.iter().max().unwrap().as_millis() as u64
     }
