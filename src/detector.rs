@@ -100,7 +100,7 @@ pub trait Network {
     /// The engine's.
     fn input(&mut self, size: Size) -> Result<&mut [u8], DetectError>;
 
-    /// Computes the heads; a class logit that is not above `floor` need not be there.
+    /// Computes the heads; a cell without a class logit above `floor` need not be there, nor its box.
     ///
     /// # Errors
     /// The engine's.
@@ -122,8 +122,8 @@ impl Network for Engine {
         Ok(self.input_mut())
     }
 
-    fn run(&mut self, _: f32) -> Result<(), DetectError> {
-        Ok(self.run()?)
+    fn run(&mut self, floor: f32) -> Result<(), DetectError> {
+        Ok(self.run_above(floor)?)
     }
 
     fn levels(&self) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
@@ -199,6 +199,11 @@ impl<E: Network> Detector<E> {
 }
 
 impl Detector {
+    /// Whether boxes are computed where no class passes, too ([`Engine::compute_every_box`]).
+    pub fn compute_every_box(&mut self, every_box: bool) {
+        self.engine.compute_every_box(every_box);
+    }
+
     /// Runs one picture and gives each node's time, in order.
     ///
     /// # Errors

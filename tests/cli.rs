@@ -352,4 +352,22 @@ fn bench_ends_with_the_promised_keys() {
         assert_eq!(simulated["threads"], threads, "{last}");
         assert!(simulated["median_ms"].as_f64().unwrap() > 0.0, "{last}");
     }
+    assert!(last.get("picture").is_none(), "{last}");
+}
+
+#[test]
+fn bench_times_a_picture() {
+    let Some(model) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    picture(folder.path(), "a.png");
+    let bench = |picture: &str| {
+        let args = ["bench", "--iters", "1", "--json", "--picture", picture, "--engine", "cpu", "--model"];
+        output(ghostlight(folder.path()).args(args).arg(&model))
+    };
+    let out = String::from_utf8(bench("a.png").stdout).unwrap();
+    let last: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["picture"], "a.png");
+    let absent = bench("absent.png");
+    assert_eq!(absent.status.code(), Some(66));
+    assert!(String::from_utf8(absent.stderr).unwrap().contains("absent.png"));
 }

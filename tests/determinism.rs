@@ -7,12 +7,14 @@ mod common;
 use std::sync::Arc;
 
 use common::models::{self, GHOST, TINY};
+use ghostlight::detector::{Detector, Fit};
 use ghostlight::engine::Engine;
 use ghostlight::kernels::{Kernels, detect};
 use ghostlight::model::graph::Graph;
 use ghostlight::quant::report::Noise;
 use ghostlight::quant::{Request, convert};
 use ghostlight::reference::Reference;
+use ghostlight::vision::{NmsOptions, Pixels, Size, decode_image};
 use ghostlight::weights::Model;
 
 /// Name, graph, and FNV-1a over the model file and over the bits of the heads' outputs at 64x64.
@@ -124,6 +126,85 @@ fn kernels_threads_and_plans_give_the_same_bits() {
         }
     }
     assert!(ran.contains(&detect::best().name()), "only {ran:?}");
+}
+
+/// Boxes of cells that have a class above a floor are those of a run that computes all; the others are not computed,
+/// which shows by the picture before.
+#[test]
+fn boxes_are_computed_where_a_class_passes() {
+    let size = [96, 160];
+    for (name, graph, _) in cases() {
+        let model = model(&graph);
+        let classes = graph.info.classes.len();
+        for kernels in detect::all().into_iter().filter_map(|c| c.kernels) {
+            for threads in 1..=3 {
+                let mut engine = Engine::keeping_all(model.clone(), kernels, threads).unwrap();
+                engine.resize(size[0], size[1]).unwrap();
+                let mut run = |seed: usize, floor: Option<f32>| {
+                    models::fill(&mut engine, &models::picture(seed, size));
+                    match floor {
+                        Some(floor) => engine.run_above(floor).unwrap(),
+                        None => engine.run().unwrap(),
+                    }
+                    let levels = 0..engine.levels();
+                    let heads = levels.map(|level| engine.head(level));
+                    heads.map(|head| (head.boxes.to_vec(), head.classes.to_vec())).collect::<Vec<_>>()
+                };
+                let (before, all) = (run(1, None), run(2, None));
+                let mut logits: Vec<f32> = all.iter().flat_map(|(_, classes)| classes.clone()).collect();
+                logits.sort_by(f32::total_cmp);
+                let mut left_out = Vec::new();
+                for floor in [0, 500, 950, 990].map(|share| logits[logits.len() * share / 1000]) {
+                    run(1, None);
+                    let some = run(2, Some(floor));
+                    let what = format!("{name}, {}, {threads} threads, above {floor}", kernels.name());
+                    let mut left = 0;
+                    for ((some, all), before) in some.iter().zip(&all).zip(&before) {
+                        assert!(some.1 == all.1, "{what}: classes");
+                        for (at, logits) in all.1.chunks(classes).enumerate() {
+                            let row = at * 64..at * 64 + 64;
+                            let (some, all, before) =
+                                (&some.0[row.clone()], &all.0[row.clone()], &before.0[row]);
+                            let passes = logits.iter().any(|&logit| logit > floor);
+                            assert!(some == all || !passes, "{what}: {at}");
+                            left += usize::from(some == before && some != all);
+                        }
+                    }
+                    left_out.push(left);
+                }
+                assert_eq!(left_out[0], 0, "{name}: most pass");
+                assert!(left_out[3] > 0, "{name}, {}: all are computed, {left_out:?}", kernels.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn detections_are_those_of_every_box() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let mut most = 0;
+    for name in ["coco", "parking"] {
+        let path = folder.join(format!("{name}-yolov8n-dynamicconv.safetensors"));
+        let model = Arc::new(Model::open(&path).unwrap());
+        let mut detectors = [true, false].map(|every_box| {
+            let engine = Engine::new(model.clone(), detect::best(), 2).unwrap();
+            let mut detector = Detector::new(engine, Fit::Rectangle(Size { width: 320, height: 320 }));
+            detector.compute_every_box(every_box);
+            detector
+        });
+        for picture in ["person", "parking-sunny", "parking-rainy"] {
+            let image = decode_image(&folder.join(format!("samples/{picture}.jpg"))).unwrap();
+            for confidence in [0.25, 0.001] {
+                let options = NmsOptions { confidence, ..NmsOptions::default() };
+                let found = detectors
+                    .each_mut()
+                    .map(|d| d.detect(Pixels::from(&image), &options).unwrap().0.to_vec());
+                assert_eq!(found[0], found[1], "{name}, {picture}, above {confidence}");
+                most = most.max(found[0].len());
+            }
+        }
+    }
+    assert!(most > 20, "at most {most} found");
 }
 
 #[test]

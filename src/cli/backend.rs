@@ -36,7 +36,10 @@ pub trait Runner: Send {
     /// Detections in a picture of any size, corners in its pixels.
     fn detect(&mut self, picture: Pixels<'_>, options: &NmsOptions) -> Result<Answer, CliError>;
 
-    /// Time of each layer for one picture, in the order in which they run.
+    /// Whether boxes are computed where no class passes, too. Only the CPU's int8 engine ever leaves them out.
+    fn compute_every_box(&mut self, _: bool) {}
+
+    /// Time of each layer for one picture, every box computed, in the order in which they run.
     fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<LayerTime>, CliError>;
 
     /// Milliseconds of the network on `threads`, reckoned from one thread's tiles, for each of `frames` runs.
@@ -274,6 +277,10 @@ impl Runner for Int8 {
     fn detect(&mut self, picture: Pixels<'_>, options: &NmsOptions) -> Result<Answer, CliError> {
         let (detections, timing) = self.detector.detect(picture, options).map_err(internal)?;
         Ok(Answer::new(detections, timing))
+    }
+
+    fn compute_every_box(&mut self, every_box: bool) {
+        self.detector.compute_every_box(every_box);
     }
 
     fn profile(&mut self, picture: Pixels<'_>) -> Result<Vec<LayerTime>, CliError> {

@@ -2,14 +2,16 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
+use image::RgbImage;
 use serde::Serialize;
 
 use super::args::{ModelArgs, parse_threads};
 use super::backend::{self, LayerTime, Runner};
 use super::error::CliError;
 use super::{Outcome, model_path};
-use crate::vision::{NmsOptions, Pixels};
+use crate::vision::{NmsOptions, Pixels, decode_image};
 
 /// Frames before the measurement: caches fill, clocks rise.
 const WARM_UP: usize = 3;
@@ -17,13 +19,17 @@ const WARM_UP: usize = 3;
 /// Measure this model's latency on this machine
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ghostlight bench\n  ghostlight bench --threads 1 --profile\n  ghostlight bench --simulate 1,2,4"
+    after_help = "Examples:\n  ghostlight bench\n  ghostlight bench --threads 1 --profile\n  ghostlight bench --simulate 1,2,4\n  ghostlight bench --picture picture.jpg"
 )]
 pub struct Args {
     /// Frames to measure
     #[arg(long, value_name = "N", default_value = "50")]
     pub iters: NonZeroUsize,
-    /// Also show each layer's time, and its share of what the kernels reach at best on this machine
+    /// Time this picture as `detect` computes it: boxes only where a class passes. Without it every box is computed, so
+    /// that the time is the longest that a picture can take
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
+    /// Also show each layer's time with every box computed, and its share of what the kernels reach at best on this machine
     #[arg(long)]
     pub profile: bool,
     /// Also reckon what so many threads would take, whether this machine has them or not: each tile of work is timed
@@ -51,6 +57,9 @@ struct Summary<'a> {
     peak_rss_mb: f64,
     model: &'a str,
     imgsz: [usize; 2],
+    /// What was looked at; without it every box was computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<String>,
     iters: usize,
     /// Median milliseconds from a picture of the input's size to the network's input.
     preprocess_ms: f64,
@@ -102,13 +111,23 @@ impl<'a> Layer<'a> {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let path = model_path::find(args.model.model.as_deref())?;
     let mut runner = backend::open(&path, &args.model)?;
-    measure(args, runner.as_mut(), out)
+    let image = match &args.picture {
+        Some(path) => Some(decode_image(path).map_err(|e| CliError::picture(path, &e))?),
+        None => None,
+    };
+    measure(args, image.as_ref(), runner.as_mut(), out)
 }
 
-fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<Outcome, CliError> {
+fn measure(
+    args: &Args,
+    image: Option<&RgbImage>,
+    runner: &mut dyn Runner,
+    out: &mut dyn Write,
+) -> Result<Outcome, CliError> {
     let size = runner.input();
     let bytes = gradient(size.width, size.height);
-    let picture = Pixels::rgb(size, &bytes);
+    let picture = image.map_or(Pixels::rgb(size, &bytes), Pixels::from);
+    runner.compute_every_box(image.is_none());
     let options = NmsOptions::default();
     for _ in 0..WARM_UP {
         runner.detect(picture, &options)?;
@@ -142,6 +161,7 @@ fn measure(args: &Args, runner: &mut dyn Runner, out: &mut dyn Write) -> Result<
         peak_rss_mb,
         model: runner.model(),
         imgsz: [size.height, size.width],
+        picture: args.picture.as_ref().map(|path| path.display().to_string()),
         iters: args.iters.get(),
         preprocess_ms: thousandths(median(&preprocess)),
         postprocess_ms: thousandths(median(&postprocess)),
@@ -186,6 +206,10 @@ fn write_text(out: &mut dyn Write, layers: &[Layer<'_>], summary: &Summary<'_>) 
     let s = summary;
     writeln!(out, "model       {} at {}x{}", s.model, s.imgsz[0], s.imgsz[1])?;
     writeln!(out, "kernel      {}, {} threads", s.kernel, s.threads)?;
+    match &s.picture {
+        Some(picture) => writeln!(out, "picture     {picture}")?,
+        None => writeln!(out, "picture     none: every box is computed")?,
+    }
     writeln!(out, "network     {:.2} ms median, {:.2} ms least of {}", s.median_ms, s.min_ms, s.iters)?;
     if let (Some(peak), Some(share)) = (s.peak_gmac_per_s, s.peak_share) {
         writeln!(out, "of peak     {:.0} % of {peak:.0} GMAC/s, measured here", share * 100.0)?;
@@ -295,9 +319,9 @@ mod tests {
         };
         let four = NonZeroUsize::MIN.saturating_add(3);
         let simulate = if profile { vec![four] } else { Vec::new() };
-        let args = Args { iters: four, profile, simulate, json, model };
+        let args = Args { iters: four, picture: None, profile, simulate, json, model };
         let mut out = Vec::new();
-        measure(&args, &mut Fake(0.0), &mut out).unwrap();
+        measure(&args, None, &mut Fake(0.0), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

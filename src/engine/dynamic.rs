@@ -156,7 +156,7 @@ impl Dynamic {
         if shape.is_depthwise() {
             depthwise(step, shape, weights, &self.pad_row, &self.requant)
         } else {
-            dense(step, shape, weights, &self.pad_row, &self.requant)
+            dense(step, shape, (weights, &self.pad_row, &self.requant), None)
         }
     }
 

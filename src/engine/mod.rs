@@ -2,12 +2,14 @@
 //! table of kernels.
 //!
 //! - [`place`]: fuse and plan, where each tensor lies for an input size;
+//! - `boxes`: the part of the heads that is computed only where a class passes;
 //! - `constants`: what each convolution's epilogue needs, derived once;
 //! - `prepare`: a node with its weights in the kernels' layout;
 //! - `dynamic`: routing and mixing of dynamic convolutions, per picture;
 //! - `float`: layers that the model file wants in f32;
 //! - [`Engine`]: execute. After the first run for a size nothing is allocated.
 
+mod boxes;
 mod constants;
 pub mod cuda;
 mod dynamic;
@@ -25,6 +27,7 @@ use crate::kernels::{Arena, Kernels, Team, View, ops};
 use crate::model::graph::{Detect, NodeId};
 use crate::weights::Model;
 use crate::weights::graph::QOp;
+use boxes::Boxes;
 use place::Placement;
 use prepare::Prepared;
 
@@ -50,6 +53,11 @@ pub struct Engine {
     kernels: &'static dyn Kernels,
     team: Team,
     prepared: Vec<Prepared>,
+    /// All nodes, as they run.
+    order: Vec<NodeId>,
+    boxes: Boxes,
+    /// Whether boxes are computed where no class passes, too.
+    every_box: bool,
     /// Room for the largest mixed kernel.
     mixed: Arena,
     size: (usize, usize),
@@ -77,7 +85,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn reckoning(&self, threads: usize) -> Result<Self, EngineError> {
-        Self::with_memory(Arc::clone(&self.model), self.kernels, Team::reckoning(threads), self.keep_all)
+        let team = Team::reckoning(threads);
+        let engine = Self::with_memory(Arc::clone(&self.model), self.kernels, team, self.keep_all)?;
+        Ok(Self { every_box: self.every_box, ..engine })
     }
 
     /// What the last run of an engine that is [`Engine::reckoning`] would have taken on its threads.
@@ -109,10 +119,31 @@ impl Engine {
             log::info!("weights repacked for kernel {}", kernels.name());
         }
         let mixed = Arena::new(prepared.iter().map(Prepared::mixed_len).max().unwrap_or(0));
+        let branches = boxes::branches(&model.graph);
+        let order = boxes::order(&model.graph, &branches);
+        let mut boxes = Boxes::new(branches);
         let [height, width] = model.info.input_size;
-        let placement = place::place(&model.graph, height, width, keep_all)?;
-        let arena = Arena::new(placement.arena_len);
-        Ok(Self { model, kernels, team, prepared, mixed, size: (height, width), placement, arena, keep_all })
+        let placement = place::place_for(&model.graph, &order, (height, width), keep_all)?;
+        boxes.make_room(&model.graph, &placement.views, kernels);
+        Ok(Self {
+            arena: Arena::new(placement.arena_len),
+            model,
+            kernels,
+            team,
+            prepared,
+            order,
+            boxes,
+            every_box: false,
+            mixed,
+            size: (height, width),
+            placement,
+            keep_all,
+        })
+    }
+
+    /// Whether [`Engine::run_above`] computes all boxes, as [`Engine::run`] does: for measurements.
+    pub fn compute_every_box(&mut self, every_box: bool) {
+        self.every_box = every_box;
     }
 
     /// The model.
@@ -154,10 +185,11 @@ impl Engine {
         if self.size == (height, width) {
             return Ok(());
         }
-        let placement = place::place(&self.model.graph, height, width, self.keep_all)?;
+        let placement = place::place_for(&self.model.graph, &self.order, (height, width), self.keep_all)?;
         if placement.arena_len > self.arena.len() {
             self.arena = Arena::new(placement.arena_len);
         }
+        self.boxes.make_room(&self.model.graph, &placement.views, self.kernels);
         self.placement = placement;
         self.size = (height, width);
         Ok(())
@@ -175,20 +207,38 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Op`] for a plan that an operation refuses, which a checked model never makes.
     pub fn run(&mut self) -> Result<(), EngineError> {
-        self.run_with(|_| {})
+        self.execute(None, |_| {})
+    }
+
+    /// As [`Engine::run`], for boxes of the cells that have a class logit above `floor`; [`HeadView::boxes`] of others
+    /// may be any numbers. The fewer these cells, the less is computed.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run_above(&mut self, floor: f32) -> Result<(), EngineError> {
+        let floor = (!self.every_box).then_some(floor);
+        self.execute(floor, |_| {})
     }
 
     /// As [`Engine::run`]; `done` is told of each node that has run.
     ///
     /// # Errors
     /// As [`Engine::run`].
-    pub fn run_with(&mut self, mut done: impl FnMut(NodeId)) -> Result<(), EngineError> {
-        let Self { model, kernels, team, prepared, mixed, placement, arena, .. } = self;
+    pub fn run_with(&mut self, done: impl FnMut(NodeId)) -> Result<(), EngineError> {
+        self.execute(None, done)
+    }
+
+    fn execute(&mut self, floor: Option<f32>, mut done: impl FnMut(NodeId)) -> Result<(), EngineError> {
+        let Self { model, kernels, team, prepared, order, boxes, mixed, placement, arena, .. } = self;
         team.frame(|crew| {
-            for (id, node) in model.graph.nodes.iter().enumerate() {
+            for &id in order.iter() {
                 let mut step = Step { model, kernels: *kernels, crew, arena, placement, id };
-                step.run(&mut prepared[id], mixed)
-                    .map_err(|source| EngineError::Op { node: node.name.clone(), source })?;
+                let mut run = || {
+                    let wanted = floor.map_or(Ok(None), |floor| boxes.wanted(&step, floor))?;
+                    step.run(&mut prepared[id], mixed, wanted)
+                };
+                run()
+                    .map_err(|source| EngineError::Op { node: model.graph.nodes[id].name.clone(), source })?;
                 done(id);
             }
             Ok(())
@@ -267,7 +317,13 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn run(&mut self, prepared: &mut Prepared, mixed: &mut Arena) -> Result<(), ops::OpError> {
+    /// Computes the node; of a dense convolution only what is `wanted`.
+    fn run(
+        &mut self,
+        prepared: &mut Prepared,
+        mixed: &mut Arena,
+        wanted: Option<&ops::Runs>,
+    ) -> Result<(), ops::OpError> {
         let node = &self.model.graph.nodes[self.id];
         let views = &self.placement.views;
         let output = views[self.id];
@@ -275,7 +331,7 @@ impl Step<'_> {
         match (&node.op, prepared) {
             (QOp::Conv { shape, .. }, Prepared::Dense(dense)) => {
                 let weights = dense.weights.get(self.model, node);
-                prepare::dense(self, shape, weights, &dense.pad_row, &dense.requant)
+                prepare::dense(self, shape, (weights, &dense.pad_row, &dense.requant), wanted)
             }
             (QOp::Conv { shape, .. }, Prepared::Depthwise(depthwise)) => {
                 let weights = self.model.i8s(node, "weight");

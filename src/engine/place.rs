@@ -62,18 +62,32 @@ enum Storage {
     Inside(NodeId, usize),
 }
 
-/// Places all tensors for an input of `height x width` pixels.
+/// Places all tensors for an input of `height x width` pixels; nodes run in the graph's order.
+///
+/// # Errors
+/// As [`place_for`].
+pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Result<Placement, EngineError> {
+    let order: Vec<NodeId> = (0..graph.nodes.len()).collect();
+    place_for(graph, &order, (height, width), keep_all)
+}
+
+/// As [`place`], for nodes that run in `order`, which has each once, after its inputs.
 ///
 /// With `keep_all`, no memory is reused, so that every tensor can be read after a run.
 ///
 /// # Errors
 /// [`EngineError::Size`] where the input's size does not fit the graph, [`EngineError::Memory`] where it
 /// asks for more than any detector does.
-pub fn place(graph: &QGraph, height: usize, width: usize, keep_all: bool) -> Result<Placement, EngineError> {
+pub fn place_for(
+    graph: &QGraph,
+    order: &[NodeId],
+    (height, width): (usize, usize),
+    keep_all: bool,
+) -> Result<Placement, EngineError> {
     let sizes = sizes(graph, height, width)?;
     let floats = graph.floats();
     let (roots, copies) = storage_without_conflict(graph, &floats);
-    let lifetimes = lifetimes(graph, &roots, keep_all);
+    let lifetimes = lifetimes(graph, order, &roots, keep_all);
 
     let mut buffers = Vec::new();
     for (id, node) in graph.nodes.iter().enumerate() {
@@ -266,17 +280,18 @@ fn resolve(storage: &[Storage], mut node: NodeId) -> Place {
     (node, channel)
 }
 
-/// First and last step that touch each root's buffer.
-fn lifetimes(graph: &QGraph, roots: &[Place], keep_all: bool) -> Vec<(usize, usize)> {
+/// First and last step of `order` that touch each root's buffer.
+fn lifetimes(graph: &QGraph, order: &[NodeId], roots: &[Place], keep_all: bool) -> Vec<(usize, usize)> {
     let end = graph.nodes.len();
     let mut lives = vec![(end, 0); end];
-    for (id, node) in graph.nodes.iter().enumerate() {
+    for (at, &id) in order.iter().enumerate() {
+        let node = &graph.nodes[id];
         let mut touch = |tensor: NodeId, at: usize| {
             let life = &mut lives[roots[tensor].0];
             *life = (life.0.min(at), life.1.max(at));
         };
-        touch(id, id);
-        node.inputs.iter().for_each(|&input| touch(input, id));
+        touch(id, at);
+        node.inputs.iter().for_each(|&input| touch(input, at));
         if matches!(node.op, QOp::Detect(_)) {
             node.inputs.iter().for_each(|&input| touch(input, end));
         }

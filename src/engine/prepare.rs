@@ -3,7 +3,7 @@
 use super::dynamic::{Dynamic, SqueezeExcite};
 use super::float::{FloatConv, FloatSqueezeExcite};
 use super::{Step, constants};
-use crate::kernels::ops::{self, Affine, ConvJob, DepthwiseJob, OpError, Window};
+use crate::kernels::ops::{self, Affine, ConvJob, DepthwiseJob, OpError, Runs, Window};
 use crate::kernels::{Arena, Layout, Requant, View, pack};
 use crate::model::graph::{ConvShape, NodeId};
 use crate::weights::Model;
@@ -102,13 +102,12 @@ pub(super) fn window(shape: &ConvShape, input: &View) -> Window {
     }
 }
 
-/// Runs a dense convolution of the step's node.
+/// Runs a dense convolution of the step's node, all of it or what is `wanted`.
 pub(super) fn dense(
     step: &mut Step<'_>,
     shape: &ConvShape,
-    weights: &[i8],
-    pad_row: &[u8],
-    requant: &Requant,
+    (weights, pad_row, requant): (&[i8], &[u8], &Requant),
+    wanted: Option<&Runs>,
 ) -> Result<(), OpError> {
     let node = &step.model.graph.nodes[step.id];
     let views = &step.placement.views;
@@ -122,7 +121,10 @@ pub(super) fn dense(
         requant,
         residual: node.inputs.get(1).map(|&i| views[i]),
     };
-    ops::conv(step.kernels, step.crew, step.arena, &job)
+    match wanted {
+        Some(runs) => ops::conv_runs(step.kernels, step.crew, step.arena, &job, runs),
+        None => ops::conv(step.kernels, step.crew, step.arena, &job),
+    }
 }
 
 /// A depthwise convolution's constants.

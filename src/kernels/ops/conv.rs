@@ -6,10 +6,14 @@
 //!
 //! Test: `kernels::tests`.
 
+use std::ops::Range;
+
 use super::super::arena::ALIGN;
 use super::super::{Arena, CELL_CHANNELS, Crew, DenseTile, Kernels, Layout, Requant, View};
 use super::pixels::{Filled, Table};
-use super::{Base, OpError, Window, check_apart, check_input, check_len, check_output, check_same, run_len};
+use super::{
+    Base, OpError, Runs, Window, check_apart, check_input, check_len, check_output, check_same, run_len,
+};
 
 /// Multiplications that are worth handing to another thread: a few microseconds of the fastest kernel.
 const TASK: usize = 1 << 20;
@@ -68,9 +72,36 @@ impl ConvJob<'_> {
 /// Computes `job` in `arena`.
 pub fn conv(k: &dyn Kernels, crew: &Crew<'_>, arena: &mut Arena, job: &ConvJob<'_>) -> Result<(), OpError> {
     job.check(k.layout(), arena.len())?;
-    let (pixels, channels) = (job.output.pixels(), job.output.channels);
+    let pixels = job.output.pixels();
+    share(k, crew, arena, (job, pixels), std::iter::once);
+    Ok(())
+}
+
+/// Computes the pixels of `job`'s output that `runs` has; the others stay as they are.
+pub fn conv_runs(
+    k: &dyn Kernels,
+    crew: &Crew<'_>,
+    arena: &mut Arena,
+    job: &ConvJob<'_>,
+    runs: &Runs,
+) -> Result<(), OpError> {
+    job.check(k.layout(), arena.len())?;
+    check_len("the output's pixels", job.output.pixels(), runs.end())?;
+    share(k, crew, arena, (job, runs.pixels()), |part| runs.part(part));
+    Ok(())
+}
+
+/// Cuts a checked job of so many pixels into tasks; `runs` says which pixels of the output a part of them is.
+fn share<R: Iterator<Item = Range<usize>>>(
+    k: &dyn Kernels,
+    crew: &Crew<'_>,
+    arena: &mut Arena,
+    (job, pixels): (&ConvJob<'_>, usize),
+    runs: impl Fn(Range<usize>) -> R + Sync,
+) {
+    let channels = job.output.channels;
     if pixels == 0 || channels == 0 {
-        return Ok(());
+        return;
     }
     let base = Base(arena.base_mut());
     let taps = job.window.taps();
@@ -80,53 +111,53 @@ pub fn conv(k: &dyn Kernels, crew: &Crew<'_>, arena: &mut Arena, job: &ConvJob<'
     crew.for_each(pixels.div_ceil(run), &|index, _| {
         let first = index * run;
         // SAFETY: `check` passed for this arena and layout, which `base` points to and no one else uses
-        // for the time of `conv`; runs of output pixels are apart, and so are pixels (`check_output`).
-        unsafe { conv_run(k, base, job, first, run.min(pixels - first)) };
+        // for the time of `share`; parts, and so their runs, are apart, and so are pixels (`check_output`).
+        unsafe { compute(k, base, job, runs(first..pixels.min(first + run))) };
     });
-    Ok(())
 }
 
-/// Computes `count` output pixels from the `first` on.
+/// Computes runs of output pixels.
 ///
 /// # Safety
 /// - `job.check` passed for `k`'s layout and the arena that `base` points to.
-/// - No one else touches these output pixels, nor writes what they are computed from.
-unsafe fn conv_run(k: &dyn Kernels, base: Base, job: &ConvJob<'_>, first: usize, count: usize) {
+/// - The pixels are the output's; no one else touches them, nor writes what they are computed from.
+unsafe fn compute(k: &dyn Kernels, base: Base, job: &ConvJob<'_>, runs: impl Iterator<Item = Range<usize>>) {
     let cut = k.tile_for(job.output.channels);
     let step = cut.blocks * CELL_CHANNELS;
     let block = k.layout().packed_len(CELL_CHANNELS, job.window.taps(), job.depth(k.layout()));
     let start = base.0.wrapping_add(job.input.offset).cast_const();
     let mut table = Table::new(k, job, start);
-    let mut at = first;
-    while at < first + count {
-        let Filled { pixels, taps, depth, rows } = table.fill(at, first + count - at);
-        for c in (0..job.output.channels).step_by(step) {
-            let out = job.output.offset + at * job.output.stride + c * job.output.element;
-            // SAFETY: pixel `at` and channel `c` are in the checked view.
-            let residual = job
-                .residual
-                .as_ref()
-                .map_or(std::ptr::null(), |r| unsafe { base.at(r.offset + at * r.stride + c).cast_const() });
-            let tile = DenseTile {
-                pixels,
-                taps,
-                depth,
-                weights: job.weights[c / CELL_CHANNELS * block..].as_ptr(),
-                rows,
-                channels: step.min(job.output.channels - c),
-                requant: job.requant,
-                first_channel: c,
+    for Range { start: mut at, end } in runs {
+        table.leap();
+        while at < end {
+            let Filled { pixels, taps, depth, rows } = table.fill(at, end - at);
+            for c in (0..job.output.channels).step_by(step) {
+                let out = job.output.offset + at * job.output.stride + c * job.output.element;
                 // SAFETY: pixel `at` and channel `c` are in the checked view.
-                out: unsafe { base.at(out) },
-                out_stride: job.output.stride,
-                residual,
-                residual_stride: job.residual.map_or(0, |r| r.stride),
-            };
-            // SAFETY: `fill` gives `taps * pitch` pointers, readable for `depth` bytes as far as `dense` asks;
-            // weights, requantisation, output and residual were checked for all channels, and `rows` pixels
-            // from `at` on are this call's.
-            unsafe { k.dense(&tile) };
+                let residual = job.residual.as_ref().map_or(std::ptr::null(), |r| unsafe {
+                    base.at(r.offset + at * r.stride + c).cast_const()
+                });
+                let tile = DenseTile {
+                    pixels,
+                    taps,
+                    depth,
+                    weights: job.weights[c / CELL_CHANNELS * block..].as_ptr(),
+                    rows,
+                    channels: step.min(job.output.channels - c),
+                    requant: job.requant,
+                    first_channel: c,
+                    // SAFETY: pixel `at` and channel `c` are in the checked view.
+                    out: unsafe { base.at(out) },
+                    out_stride: job.output.stride,
+                    residual,
+                    residual_stride: job.residual.map_or(0, |r| r.stride),
+                };
+                // SAFETY: `fill` gives `taps * pitch` pointers, readable for `depth` bytes as far as `dense` asks;
+                // weights, requantisation, output and residual were checked for all channels, and `rows` pixels
+                // from `at` on are this call's.
+                unsafe { k.dense(&tile) };
+            }
+            at += rows;
         }
-        at += rows;
     }
 }

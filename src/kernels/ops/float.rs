@@ -71,7 +71,7 @@ pub(super) unsafe fn write<'a>(
 }
 
 /// Calls `f` with the index of each of `pixels`, of which each is `work` numbers.
-fn each_pixel(crew: &Crew<'_>, pixels: usize, work: usize, f: impl Fn(usize) + Sync) {
+pub(super) fn each_pixel(crew: &Crew<'_>, pixels: usize, work: usize, f: impl Fn(usize) + Sync) {
     let run = run_len(pixels, 1, TASK.div_ceil(work.max(1)), crew.lanes());
     crew.for_each(pixels.div_ceil(run), &|index, _| {
         (index * run..pixels.min((index + 1) * run)).for_each(&f);

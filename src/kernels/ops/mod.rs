@@ -12,15 +12,17 @@ mod float_conv;
 mod mix;
 mod pixels;
 mod pool;
+mod runs;
 mod window;
 
-pub use conv::{ConvJob, conv};
+pub use conv::{ConvJob, conv, conv_runs};
 pub use depthwise::{DepthwiseJob, depthwise};
 pub use elementwise::{AddJob, Affine, ScaleJob, add, channel_sums, copy, scale_channels, upsample};
 pub use float::{dequantise, float_add, float_max_pool, float_mix, float_scale, float_sums, quantise};
 pub use float_conv::{FloatAct, FloatConvJob, float_conv};
 pub use mix::{DepthwiseMixJob, MAX_EXPERTS, MixJob, Mixed, mix, mix_depthwise};
 pub use pool::max_pool;
+pub use runs::{Runs, mark_above, mark_read};
 pub use window::Window;
 
 use super::{CELL_CHANNELS, MAX_TAPS, Requant, View};

@@ -94,6 +94,11 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// That the next pixels do not follow the last ones.
+    pub(super) fn leap(&mut self) {
+        self.ready = 0;
+    }
+
     /// Points to what output pixels from `at` on read: at most `most` of them, whole tiles of a batch away from borders,
     /// else one tile.
     ///

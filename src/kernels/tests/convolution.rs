@@ -1,7 +1,7 @@
 //! Dense and depthwise convolution against their definitions.
 
 use super::*;
-use crate::kernels::ops::{ConvJob, DepthwiseJob, Window, conv, depthwise};
+use crate::kernels::ops::{ConvJob, DepthwiseJob, Runs, Window, conv, conv_runs, depthwise};
 use proptest::prelude::*;
 
 /// A convolution of some shape, in an arena of noise.
@@ -127,6 +127,11 @@ impl Setup {
     }
 
     fn run(&self, k: &dyn Kernels, team: &mut Team) -> Arena {
+        self.run_some(k, team, None)
+    }
+
+    /// Computes only what `runs` has, where they are given.
+    fn run_some(&self, k: &dyn Kernels, team: &mut Team, runs: Option<&Runs>) -> Arena {
         let case = &self.case;
         let packed = pack::dense(
             k.layout(),
@@ -151,7 +156,11 @@ impl Setup {
             requant: &self.requant,
             residual: self.residual,
         };
-        team.frame(|crew| conv(k, crew, &mut arena, &job)).expect("a good job");
+        team.frame(|crew| match runs {
+            Some(runs) => conv_runs(k, crew, &mut arena, &job, runs),
+            None => conv(k, crew, &mut arena, &job),
+        })
+        .expect("a good job");
         arena
     }
 
@@ -444,6 +453,44 @@ fn in_and_out_of_one_buffer() {
     }
 }
 
+/// Where `runs` has a pixel it is computed; everything else is left as it was.
+fn check_some(case: Case, runs: &Runs, threads: usize) {
+    let setup = Setup::new(case, false);
+    let mut want = setup.noise.clone();
+    let (full, output) = (setup.expected(false), setup.output);
+    for at in runs.part(0..runs.pixels()).flatten() {
+        let bytes = output.offset + at * output.stride..;
+        let bytes = bytes.start..bytes.start + output.channels * output.element;
+        want[bytes.clone()].copy_from_slice(&full[bytes]);
+    }
+    let mut team = Team::new(threads).expect("threads");
+    for k in here() {
+        let have = setup.run_some(k, &mut team, Some(runs));
+        assert_eq!(difference(have.bytes(), &want), None, "{} on {case:?}, {runs:?}", k.name());
+    }
+}
+
+#[test]
+fn some_pixels_of_a_box_branch() {
+    for (c_in, c_out, side, kernel, kind) in
+        [(64, 64, 40, 3, Kind::Plain), (64, 64, 40, 1, Kind::Float), (128, 64, 20, 3, Kind::Plain)]
+    {
+        let case = Case { act: SILU, kind, ..Case::new(c_in, c_out, (side, side), kernel) };
+        // An object of 5 x 7 cells, one at the end, and nothing.
+        let (middle, corner) = (side / 2, side * side - 1);
+        for list in
+            [(0..35).map(|i| (middle + i / 5) * side + middle + i % 5).collect(), vec![corner], vec![]]
+        {
+            let mut marks = vec![0; side * side];
+            list.into_iter().for_each(|at: usize| marks[at] = 1);
+            let mut runs = Runs::default();
+            runs.take(&marks, 8);
+            assert!(marks.contains(&1) == (runs.pixels() > 0) && runs.pixels() <= 7 * 8);
+            check_some(case, &runs, 2);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -458,5 +505,22 @@ proptest! {
         let kind = [Kind::Plain, Kind::Halves, Kind::Saturating, Kind::Residual, Kind::Float][kind];
         let case = Case::new(c_in, c_out, (height, width), 2 * half + 1);
         check_on(Case { stride, dilation, gap, act: ACTS[act], kind, extreme, ..case }, 1 + gap % 2);
+    }
+
+    #[test]
+    fn some_pixels_of_any_convolution(
+        (c_in, c_out) in (1usize..20, 1usize..70),
+        (height, width) in (1usize..12, 1usize..20),
+        (half, stride, kind) in (0usize..2, 1usize..3, 0usize..5),
+        (unit, every, seed) in (1usize..17, 1i64..20, 0u64..9),
+    ) {
+        let kind = [Kind::Plain, Kind::Halves, Kind::Saturating, Kind::Residual, Kind::Float][kind];
+        let case = Case { stride, kind, ..Case::new(c_in, c_out, (height, width), 2 * half + 1) };
+        let mut random = Random::new(seed);
+        let pixels = case.out_size(height) * case.out_size(width);
+        let marks: Vec<u8> = (0..pixels).map(|_| u8::from(random.within(1, every) == 1)).collect();
+        let mut runs = Runs::default();
+        runs.take(&marks, unit);
+        check_some(case, &runs, 1 + unit % 2);
     }
 }

@@ -6,6 +6,7 @@ mod deep;
 mod errors;
 mod float;
 mod others;
+mod runs;
 mod throughput;
 
 use super::*;
