@@ -82,8 +82,8 @@ impl Boxes {
     /// Makes all the room that any picture of a size needs.
     pub fn make_room(&mut self, graph: &QGraph, views: &[View], kernels: &dyn Kernels) {
         for branch in &mut self.branches {
-            let cells = branch.nodes.iter().map(|&id| graph.nodes[id].inputs[0]).chain([branch.classes]);
-            let most = cells.map(|id| views[id].pixels()).max().unwrap_or(0);
+            let marked = branch.nodes.iter().chain([&branch.classes]);
+            let most = marked.map(|&id| views[id].pixels()).max().unwrap_or(0);
             for marks in [&mut self.marks, &mut self.read] {
                 marks.reserve(most.saturating_sub(marks.len()));
             }
@@ -126,14 +126,18 @@ impl Branch {
         if !self.sparse {
             return Ok(());
         }
-        for (&id, wanted) in self.nodes.iter().zip(&mut self.wanted).rev() {
+        for (at, (&id, wanted)) in self.nodes.iter().zip(&mut self.wanted).enumerate().rev() {
             let node = &graph.nodes[id];
             wanted.take(marks, step.kernels.tile_for(node.channels).rows);
-            let Some(shape) = node.op.conv_shape() else { continue };
-            let input = &views[node.inputs[0]];
-            read.resize(input.pixels(), 0);
-            ops::mark_read(&window(shape, input), (&views[id], marks), (input, read));
-            std::mem::swap(marks, read);
+            // What the first one reads is there, all of it.
+            if at > 0
+                && let Some(shape) = node.op.conv_shape()
+            {
+                let input = &views[node.inputs[0]];
+                read.resize(input.pixels(), 0);
+                ops::mark_read(&window(shape, input), (&views[id], marks), (input, read));
+                std::mem::swap(marks, read);
+            }
         }
         Ok(())
     }
