@@ -252,7 +252,8 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Team {
-    /// A team of `threads`, the calling thread included; 0 counts as 1, and 1 starts no thread.
+    /// A team of `threads`, the calling thread included; 0 counts as 1, and 1 starts no thread. Fewer where rayon starts
+    /// no more (65,535).
     pub fn new(threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
         let threads = threads.max(1);
         if threads == 1 {
@@ -262,14 +263,15 @@ impl Team {
             .num_threads(threads - 1)
             .thread_name(|worker| format!("kernel-{}", worker + 1))
             .build()?;
+        let workers = pool.current_num_threads();
         let shared = Arc::new(Shared::new());
         let served = Arc::clone(&shared);
         pool.spawn_broadcast(move |worker| served.serve(worker.index() + 1));
         // A thread allocates while it starts: not during someone's frame.
-        while shared.serving.load(Ordering::Relaxed) < threads - 1 {
+        while shared.serving.load(Ordering::Relaxed) < workers {
             std::thread::sleep(SPIN);
         }
-        Ok(Self { shared: Some(shared), _pool: Some(pool), threads, reckoned: None })
+        Ok(Self { shared: Some(shared), _pool: Some(pool), threads: workers + 1, reckoned: None })
     }
 
     /// A team that computes on the calling thread alone, split as for `threads`, and reckons what those would
