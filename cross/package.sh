@@ -64,7 +64,7 @@ tarball() { # TRIPLE ARCH PROGRAM
     rm -rf "$stage"
     install -D -m 755 "$3" "$stage/bin/ghostlight"
     mkdir -p "$stage/share/ghostlight/models"
-    cp -P models/*.safetensors "$stage/share/ghostlight/models/"
+    cp -P models/{coco-*,default,parking-*}.safetensors "$stage/share/ghostlight/models/"
     install -D -m 644 -t "$stage/share/ghostlight/samples" models/samples/*
     install -D -m 644 -t "$stage/share/man/man1" target/manual/man/*
     install -D -m 644 target/manual/ghostlight.bash "$stage/share/bash-completion/completions/ghostlight"

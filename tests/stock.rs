@@ -15,7 +15,7 @@ use ghostlight::kernels::detect;
 use ghostlight::model::blocks::{BuildError, BuildOptions, build};
 use ghostlight::model::checkpoint::{CheckpointError, read_state};
 use ghostlight::model::graph::{Activation, Graph, Op};
-use ghostlight::model::params::{ParamsError, Shapes};
+use ghostlight::model::params::{Params, ParamsError, Seeded, Shapes};
 use ghostlight::model::spec::{ModelSpec, SpecError};
 use ghostlight::quant::report::Noise;
 use ghostlight::quant::{QuantError, forced_float, quantise};
@@ -324,4 +324,32 @@ fn state_dicts_that_do_not_fit_are_refused() {
         fault(&whole_numbers, common::YAML),
         CheckpointError::Build(BuildError::Params(ParamsError::Unreadable { .. }))
     ));
+}
+
+/// Seeded weights of a head whose class branch is this wide.
+struct Wide([usize; 4]);
+
+impl Params for Wide {
+    fn tensor(&mut self, key: &str, shape: &[usize]) -> Result<Vec<f32>, ParamsError> {
+        Seeded(1).tensor(key, shape)
+    }
+
+    fn shape(&self, key: &str) -> Option<&[usize]> {
+        key.ends_with(".cv3.0.2.weight").then_some(&self.0)
+    }
+}
+
+/// A head that was trained for more classes, and then for these, keeps its width.
+#[test]
+fn a_class_branch_is_as_wide_as_the_checkpoint_says() {
+    let width = |params: &mut dyn Params| {
+        let graph = build(&ModelSpec::parse(models::TINY, "tiny").unwrap(), params).unwrap();
+        let head = graph.nodes.last().unwrap();
+        let last = &graph.nodes[head.inputs[1]];
+        graph.nodes[last.inputs[0]].channels
+    };
+    let usual = width(&mut Seeded(1));
+    assert_eq!(width(&mut Wide([2, usual + 24, 1, 1])), usual + 24);
+    // What no head has is left to the check of the tensor's shape.
+    assert_eq!(width(&mut Wide([2, 1 << 40, 1, 1])), usual);
 }

@@ -198,7 +198,11 @@ impl Builder<'_> {
         }
         let first = levels.first().map_or(0, |&l| self.channels(l));
         let box_channels = (first / 4).max(4 * reg_max).max(16);
-        let class_channels = first.max(classes.min(100));
+        // A head that was trained for more classes keeps its width.
+        let class_channels = match self.params.shape(&format!("{path}.cv3.0.2.weight")) {
+            Some(&[_, channels, _, _]) if (1..=MAX_CLASS_CHANNELS).contains(&channels) => channels,
+            _ => first.max(classes.min(100)),
+        };
         let mut inputs = Vec::new();
         let mut strides = Vec::new();
         for (i, &level) in levels.iter().enumerate() {
@@ -243,6 +247,9 @@ impl Builder<'_> {
         self.bare_conv(path, None, x, Geometry::new(channels, 1, 1), true)
     }
 }
+
+/// Channels of the widest class branch that is taken from a checkpoint: four times what YOLOv8x has.
+const MAX_CLASS_CHANNELS: usize = 1280;
 
 /// Arguments of a bottleneck.
 #[derive(Debug, Clone, Copy)]
