@@ -26,13 +26,6 @@ struct Run {
 }
 
 impl Runs {
-    /// All of `pixels`.
-    pub fn all(pixels: usize) -> Self {
-        let mut runs = Self::default();
-        runs.push(0..pixels);
-        runs
-    }
-
     /// Makes room for any that are taken of so many marks in tiles of `unit` pixels.
     pub fn make_room(&mut self, marks: usize, unit: usize) {
         self.list.clear();
