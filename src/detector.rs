@@ -12,7 +12,8 @@ use crate::model::graph::{Graph, NodeId};
 use crate::reference::{Level, Reference, ReferenceError};
 use crate::vision::letterbox::rectangle;
 use crate::vision::{
-    Detection, Detector as Boxes, HeadLevel, HeadsError, Letterbox, LetterboxError, NmsOptions, Pixels, Size,
+    Cells, Detection, Detector as Boxes, HeadLevel, HeadsError, Letterbox, LetterboxError, NmsOptions,
+    Pixels, Size,
 };
 use crate::weights::Model;
 use crate::weights::graph::MAX_LEVELS;
@@ -306,7 +307,7 @@ pub(crate) fn reference_level(level: &Level) -> HeadLevel<'_> {
         box_row: level.boxes.len() / cells,
         classes: &level.classes,
         class_row: level.classes.len() / cells,
-        cells: None,
+        cells: Cells::All,
     }
 }
 
@@ -325,7 +326,7 @@ pub(crate) fn levels(engine: &Engine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
             box_row: 4 * detect.reg_max,
             classes: head.classes,
             class_row: detect.classes,
-            cells: None,
+            cells: head.passing.map_or(Cells::All, Cells::Passing),
         };
     }
     (levels, count)
@@ -344,7 +345,7 @@ fn sparse_levels(engine: &CudaEngine) -> ([HeadLevel<'_>; MAX_LEVELS], usize) {
             box_row: 4 * detect.reg_max,
             classes: &found.classes,
             class_row: detect.classes,
-            cells: Some(&found.positions),
+            cells: Cells::Listed(&found.positions),
         };
     }
     (levels, survivors.len().min(MAX_LEVELS))
@@ -358,5 +359,5 @@ const NO_LEVEL: HeadLevel<'static> = HeadLevel {
     box_row: 0,
     classes: &[],
     class_row: 0,
-    cells: None,
+    cells: Cells::All,
 };

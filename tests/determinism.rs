@@ -148,10 +148,13 @@ fn boxes_are_computed_where_a_class_passes() {
                     }
                     let levels = 0..engine.levels();
                     let heads = levels.map(|level| engine.head(level));
-                    heads.map(|head| (head.boxes.to_vec(), head.classes.to_vec())).collect::<Vec<_>>()
+                    let of = |list: &[u32]| list.to_vec();
+                    heads
+                        .map(|head| (head.boxes.to_vec(), head.classes.to_vec(), head.passing.map(of)))
+                        .collect::<Vec<_>>()
                 };
                 let (before, all) = (run(1, None), run(2, None));
-                let mut logits: Vec<f32> = all.iter().flat_map(|(_, classes)| classes.clone()).collect();
+                let mut logits: Vec<f32> = all.iter().flat_map(|(_, classes, _)| classes.clone()).collect();
                 logits.sort_by(f32::total_cmp);
                 let mut left_out = Vec::new();
                 for floor in [0, 500, 950, 990].map(|share| logits[logits.len() * share / 1000]) {
@@ -161,12 +164,16 @@ fn boxes_are_computed_where_a_class_passes() {
                     let mut left = 0;
                     for ((some, all), before) in some.iter().zip(&all).zip(&before) {
                         assert!(some.1 == all.1, "{what}: classes");
+                        assert_eq!(all.2, None, "{what}: no floor");
+                        let passing = some.2.as_ref().map_or(&[][..], |list| list);
+                        assert!(passing.is_sorted(), "{what}");
                         for (at, logits) in all.1.chunks(classes).enumerate() {
                             let row = at * 64..at * 64 + 64;
                             let (some, all, before) =
                                 (&some.0[row.clone()], &all.0[row.clone()], &before.0[row]);
                             let passes = logits.iter().any(|&logit| logit > floor);
                             assert!(some == all || !passes, "{what}: {at}");
+                            assert_eq!(passing.contains(&(at as u32)), passes, "{what}: {at}");
                             left += usize::from(some == before && some != all);
                         }
                     }

@@ -26,6 +26,10 @@ pub struct Branch {
     wanted: Vec<Runs>,
     /// Whether only these cells are computed, in this frame.
     sparse: bool,
+    /// Cells that have a class above the floor, in rising order.
+    passing: Vec<u32>,
+    /// Whether they are this frame's.
+    known: bool,
 }
 
 /// The branches of a graph that can be computed in part: static convolutions in int8, of one reader each.
@@ -46,7 +50,8 @@ pub fn branches(graph: &QGraph) -> Vec<Branch> {
                 std::iter::successors(Some(boxes), before).filter(|&id| alone(id)).collect();
             nodes.reverse();
             let wanted = nodes.iter().map(|_| Runs::default()).collect();
-            (!nodes.is_empty()).then_some(Branch { classes, nodes, wanted, sparse: false })
+            let branch = Branch { classes, nodes, wanted, sparse: false, passing: Vec::new(), known: false };
+            (!branch.nodes.is_empty()).then_some(branch)
         })
         .collect()
 }
@@ -87,10 +92,24 @@ impl Boxes {
             for marks in [&mut self.marks, &mut self.read] {
                 marks.reserve(most.saturating_sub(marks.len()));
             }
+            branch.passing.clear();
+            branch.passing.reserve(views[branch.classes].pixels());
             for (&id, wanted) in branch.nodes.iter().zip(&mut branch.wanted) {
                 wanted.make_room(views[id].pixels(), kernels.tile_for(graph.nodes[id].channels).rows);
             }
         }
+    }
+
+    /// A frame begins: what is known is the one before's.
+    pub fn begin(&mut self) {
+        self.branches.iter_mut().for_each(|branch| branch.known = false);
+    }
+
+    /// Cells of a level with the node `classes` that have a class above this frame's floor, in rising order, where the
+    /// frame had a floor.
+    pub fn passing(&self, classes: NodeId) -> Option<&[u32]> {
+        let branch = self.branches.iter().find(|branch| branch.classes == classes && branch.known)?;
+        Some(&branch.passing)
     }
 
     /// What is wanted of the step's node, if that is not all: the cells that boxes need of which a class is above
@@ -121,8 +140,10 @@ impl Branch {
         let classes = views[self.classes];
         marks.resize(classes.pixels(), 0);
         ops::mark_above(step.crew, step.arena, &classes, floor, marks)?;
-        let passed = marks.iter().filter(|&&mark| mark != 0).count();
-        self.sparse = passed <= marks.len() / FEW;
+        self.passing.clear();
+        self.passing.extend((0..).zip(&*marks).filter(|(_, mark)| **mark != 0).map(|(cell, _)| cell));
+        self.known = true;
+        self.sparse = self.passing.len() <= marks.len() / FEW;
         if !self.sparse {
             return Ok(());
         }

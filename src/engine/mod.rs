@@ -44,6 +44,8 @@ pub struct HeadView<'a> {
     pub boxes: &'a [f32],
     /// Class logits `[height * width, classes]`.
     pub classes: &'a [f32],
+    /// Cells that have a class above the floor, in rising order; `None` where there was none ([`Engine::run`]).
+    pub passing: Option<&'a [u32]>,
 }
 
 /// A model that is ready to run.
@@ -230,6 +232,7 @@ impl Engine {
 
     fn execute(&mut self, floor: Option<f32>, mut done: impl FnMut(NodeId)) -> Result<(), EngineError> {
         let Self { model, kernels, team, prepared, order, boxes, mixed, placement, arena, .. } = self;
+        boxes.begin();
         team.frame(|crew| {
             for &id in order.iter() {
                 let mut step = Step { model, kernels: *kernels, crew, arena, placement, id };
@@ -265,6 +268,7 @@ impl Engine {
             stride: self.detect().strides[level],
             boxes: self.floats(boxes),
             classes: self.floats(classes),
+            passing: self.boxes.passing(self.model.head()[2 * level + 1]),
         }
     }
 

@@ -93,10 +93,20 @@ pub fn mean_bin(logits: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vision::Cells;
 
     /// One level of two cells with two classes, the second cell empty.
     fn head<'a>(boxes: &'a [f32], classes: &'a [f32]) -> HeadLevel<'a> {
-        HeadLevel { height: 1, width: 2, stride: 8, boxes, box_row: 64, classes, class_row: 2, cells: None }
+        HeadLevel {
+            height: 1,
+            width: 2,
+            stride: 8,
+            boxes,
+            box_row: 64,
+            classes,
+            class_row: 2,
+            cells: Cells::All,
+        }
     }
 
     fn peaks(bin: usize) -> Vec<f32> {

@@ -30,13 +30,42 @@ pub struct HeadLevel<'a> {
     pub classes: &'a [f32],
     /// Values from one row of `classes` to the next, at least the number of classes.
     pub class_row: usize,
-    /// Positions that the rows are of, in rising order; `None` where there is a row for each position.
-    pub cells: Option<&'a [u32]>,
+    /// Which positions the rows are of.
+    pub cells: Cells<'a>,
+}
+
+/// Which positions a level has rows of. Lists are in rising order.
+#[derive(Debug, Clone, Copy)]
+pub enum Cells<'a> {
+    /// All.
+    All,
+    /// These, one row for each.
+    Listed(&'a [u32]),
+    /// All, but no class passes the threshold at others than these.
+    Passing(&'a [u32]),
 }
 
 impl HeadLevel<'_> {
+    /// Rows that there must be.
     fn rows(&self) -> usize {
-        self.cells.map_or(self.height * self.width, <[u32]>::len)
+        let all = self.height * self.width;
+        match self.cells {
+            Cells::All => all,
+            Cells::Listed(cells) => cells.len(),
+            Cells::Passing(cells) => all.max(cells.last().map_or(0, |&last| last as usize + 1)),
+        }
+    }
+
+    /// Rows in which a class may pass, each with its position.
+    fn rows_to_read(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (all, listed, passing) = match self.cells {
+            Cells::All => (0..self.rows(), &[][..], &[][..]),
+            Cells::Listed(cells) => (0..0, cells, &[][..]),
+            Cells::Passing(cells) => (0..0, &[][..], cells),
+        };
+        let listed = listed.iter().map(|&cell| cell as usize).enumerate();
+        let passing = passing.iter().map(|&cell| (cell as usize, cell as usize));
+        all.map(|row| (row, row)).chain(listed).chain(passing)
     }
 }
 
@@ -166,7 +195,7 @@ impl Detector {
         if classes == 0 {
             return;
         }
-        for row in 0..level.rows() {
+        for (row, position) in level.rows_to_read() {
             let logits = &level.classes[row * level.class_row..][..classes];
             if !logits.iter().fold(false, |any, &logit| any | (logit > floor)) {
                 continue;
@@ -178,7 +207,7 @@ impl Detector {
                 if !passes || !wanted(class) {
                     return;
                 }
-                let corners = *corners.get_or_insert_with(|| read_box(level, row));
+                let corners = *corners.get_or_insert_with(|| read_box(level, row, position));
                 if corners.iter().all(|corner| corner.is_finite()) {
                     let order = this.candidates.len();
                     this.candidates.push(Candidate { order, class, confidence, corners });
@@ -241,11 +270,10 @@ fn check(
     Ok(())
 }
 
-/// The box of a row, `[x1, y1, x2, y2]` in input pixels.
+/// The box in a row, of a position, `[x1, y1, x2, y2]` in input pixels.
 ///
 /// Each side's distance is the expectation over 16 bins (Li et al., 2020), counted from the cell's middle.
-fn read_box(level: &HeadLevel<'_>, row: usize) -> [f32; 4] {
-    let position = level.cells.map_or(row, |cells| cells[row] as usize);
+fn read_box(level: &HeadLevel<'_>, row: usize, position: usize) -> [f32; 4] {
     let bins = &level.boxes[row * level.box_row..][..SIDES * REG_MAX];
     let mut distances = [0f32; SIDES];
     for (distance, side) in distances.iter_mut().zip(bins.chunks_exact(REG_MAX)) {

@@ -52,7 +52,7 @@ fn levels(data: &[(Vec<f32>, Vec<f32>)]) -> Vec<HeadLevel<'_>> {
             box_row: 64,
             classes,
             class_row: CLASSES,
-            cells: None,
+            cells: Cells::All,
         })
         .collect()
 }
@@ -142,6 +142,38 @@ fn rows_may_be_padded() {
     assert_eq!(detector.run(&levels, CLASSES, &placement(), &options).unwrap(), expected);
 }
 
+/// Positions of each level that have a class above the threshold, and their rows alone.
+#[test]
+fn rows_may_be_of_the_positions_that_pass() {
+    let data = crowded();
+    let mut detector = Detector::new();
+    let options = NmsOptions { confidence: 0.9, ..NmsOptions::default() };
+    let expected = detector.run(&levels(&data), CLASSES, &placement(), &options).unwrap().to_vec();
+    let passing = |classes: &[f32]| -> Vec<u32> {
+        let rows = (0..).zip(classes.chunks(CLASSES));
+        rows.filter(|(_, row)| row.iter().any(|&l| l > options.floor())).map(|(at, _)| at).collect()
+    };
+    let passing: Vec<_> = data.iter().map(|(_, classes)| passing(classes)).collect();
+    assert!(passing.iter().zip(LEVELS).all(|(cells, (h, w, _))| (1..h * w / 2).contains(&cells.len())));
+    let rows = |values: &[f32], row: usize, cells: &[u32]| -> Vec<f32> {
+        cells.iter().flat_map(|&at| values[at as usize * row..][..row].to_vec()).collect()
+    };
+    let alone: Vec<_> = (data.iter().zip(&passing))
+        .map(|((boxes, classes), cells)| (rows(boxes, 64, cells), rows(classes, CLASSES, cells)))
+        .collect();
+    let kinds: [(_, fn(_) -> _); 2] = [(&data, Cells::Passing), (&alone, Cells::Listed)];
+    for (data, kind) in kinds {
+        let levels = levels(data).into_iter().zip(&passing);
+        let levels: Vec<_> =
+            levels.map(|(level, cells)| HeadLevel { cells: kind(cells.as_slice()), ..level }).collect();
+        assert_eq!(detector.run(&levels, CLASSES, &placement(), &options).unwrap(), expected, "{levels:?}");
+    }
+    // Others are not looked at.
+    let levels = levels(&data).into_iter().map(|level| HeadLevel { cells: Cells::Passing(&[]), ..level });
+    let levels: Vec<_> = levels.collect();
+    assert!(detector.run(&levels, CLASSES, &placement(), &options).unwrap().is_empty());
+}
+
 #[test]
 fn short_buffers_are_refused() {
     let data = crowded();
@@ -149,6 +181,9 @@ fn short_buffers_are_refused() {
     levels[1].boxes = &levels[1].boxes[1..];
     let error = Detector::new().run(&levels, CLASSES, &placement(), &NmsOptions::default()).unwrap_err();
     assert_eq!(error, HeadsError { level: 1, what: "boxes", needed: 60 * 64, actual: 60 * 64 - 1 });
+    levels[1] = HeadLevel { boxes: &data[1].0, cells: Cells::Passing(&[3, 60]), ..levels[1] };
+    let error = Detector::new().run(&levels, CLASSES, &placement(), &NmsOptions::default()).unwrap_err();
+    assert_eq!(error, HeadsError { level: 1, what: "boxes", needed: 61 * 64, actual: 60 * 64 });
 }
 
 #[test]
@@ -236,7 +271,7 @@ fn equals_ultralytics_on_real_outputs() {
                 box_row: 64,
                 classes,
                 class_row: 80,
-                cells: None,
+                cells: Cells::All,
             })
             .collect();
         let square = Size { width: 640, height: 640 };

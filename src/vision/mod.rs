@@ -14,7 +14,7 @@ pub mod pixels;
 
 pub use convert::{ConvertError, to_rgb, view};
 pub use decode::{DecodeError, decode_bytes, decode_image, decode_mjpeg};
-pub use detect::{Detection, Detector, HeadLevel, HeadsError, NmsOptions, REG_MAX};
+pub use detect::{Cells, Detection, Detector, HeadLevel, HeadsError, NmsOptions, REG_MAX};
 pub use draw::{SaveError, draw_detections, encode_jpeg, save_image};
 pub use huffman::with_huffman_tables;
 pub use letterbox::{Letterbox, LetterboxError, Placement};
