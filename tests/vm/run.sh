@@ -46,14 +46,17 @@ install_tools() {
 install_tools >/dev/null 2>&1
 for tool in $QEMU qemu-img djpeg python3; do command -v $tool >/dev/null || skip "no $tool"; done
 
+# What the jobs use besides what the recipe puts in.
+export EXTRA=openssl
 image=$VM_DIR/$ARCH
-if [ ! -f "$image/initrd.img" ]; then
+if [ "$(cat "$image/extra" 2>/dev/null)" != "$EXTRA" ]; then
     command -v mmdebstrap >/dev/null || skip "no mmdebstrap"
     echo "making the machine's image ($ARCH)"
     mkdir -p "$image"
     # An emulated board is slow, and slower beside other work.
     JOB_LIMIT=${JOB_LIMIT:-1800} "$VM_RECIPE/mkvm.sh" "$ARCH" "$image" >"$VM_DIR/make-$ARCH.txt" 2>&1 ||
         { tail -n 20 "$VM_DIR/make-$ARCH.txt"; skip "its image cannot be made"; }
+    echo "$EXTRA" >"$image/extra"
 fi
 
 share=$(mktemp -d "$VM_DIR/share.XXXXXX")
