@@ -1,4 +1,4 @@
-//! From pictures to a running model: `models/train/train.py`, `convert`, `detect`.
+//! From pictures to a running model: `models/train/train.py`, `convert`, `detect`; what `distill.py` teaches.
 //!
 //! Needs a Python with PyTorch and Ultralytics (`models/train/requirements.txt`): `$GHOSTLIGHT_PYTHON`, else
 //! `venv/bin/python` here, else `python3`. Without them it says so and passes.
@@ -84,4 +84,43 @@ fn one_epoch_on_eight_pictures_converts_and_detects() {
     assert!(line.contains("\"schema\":\"ghostlight.detections/1\"") && !line.contains("\"error\""), "{line}");
     let what = ghostlight(&["inspect", "best.safetensors"]);
     assert!(what.contains("2: empty, occupied") && what.contains("AGPL-3.0"), "{what}");
+}
+
+/// What `distill.py --mirror` teaches for a mirrored picture is the mirror image of what it teaches for the picture.
+#[test]
+fn the_mirrored_teacher_has_no_left_and_right() {
+    let Some(python) = python() else {
+        eprintln!("skipped: no Python with torch and ultralytics; set GHOSTLIGHT_PYTHON");
+        return;
+    };
+    let check = r"
+import torch, blocks, distill
+torch.manual_seed(0)
+model = blocks.build('yolov8-dynamicconv-single').eval()
+for module in model.modules():  # with the norms that it begins with, nothing comes through
+    if isinstance(module, torch.nn.BatchNorm2d):
+        module.momentum = 1
+for branch in (*model.model[-1].cv2, *model.model[-1].cv3):
+    torch.nn.init.zeros_(branch[-1].bias)
+model.train()(torch.rand(2, 3, 64, 96))
+model.eval()
+picture = torch.rand(1, 3, 64, 96)
+with torch.no_grad():
+    (head, _), (other, _) = (distill.mirror_teacher(model, x, ()) for x in (picture, picture.flip(-1)))
+    alone, _ = distill.forward(model, picture)
+levels = [feature.shape[-2:] for feature in head['feats']]
+scores = distill.mirrored(other['scores'], levels)
+boxes = distill.mirrored(other['boxes'], levels).unflatten(1, (4, 16))[:, [2, 1, 0, 3]].flatten(1, 2)
+for name, back in (('scores', scores), ('boxes', boxes)):
+    assert torch.allclose(head[name], back, atol=1e-4), name
+    assert not torch.allclose(head[name], other[name], atol=1e-4), f'{name}: nothing is mirrored'
+assert not torch.allclose(head['scores'], alone['scores'], atol=1e-6)
+";
+    let folder = tempfile::tempdir().unwrap();
+    run(Command::new(python)
+        .current_dir(folder.path())
+        .env("YOLO_OFFLINE", "true")
+        .env("YOLO_CONFIG_DIR", folder.path())
+        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("models/train"))
+        .args(["-c", check]));
 }

@@ -4,10 +4,14 @@ Teacher and student see the same augmented pictures; the student learns the teac
 block, in units of the teacher's spread), class scores and box distributions. Labels are not used. It starts from
 `upcycle.py`'s fit (OUT/upcycled.pt, made if absent).
 
-Stage 1 trains only the dynamic convs and the 1x1 conv after each: the two form one linear map (there is no SiLU
-between them any more), so they alone hold what the upcycling lost, and the rest still fits the teacher's features.
-Stage 2 trains everything on a cosine. Batch norm keeps the teacher's statistics throughout: small batches then do
+Stage 1 trains only the dynamic convs and what follows each: the 1x1 conv that forms one linear map with a bare one
+(there is no SiLU between them any more), the batch norm of a `DynamicConv_Single`. They alone hold what the upcycling
+lost, and the rest still fits the teacher's features. Stage 2 trains everything on a cosine. Batch norm keeps the teacher's statistics throughout: small batches then do
 no harm and training computes what the saved model computes. The last tenth runs at 640.
+
+`yolov8-dynamicconv-single` begins with its teacher's function, so the teacher alone has nothing to teach it. With
+`--mirror` the targets are the mean of the teacher's answers for the picture and for its mirror image, which are
+better than either (the usual test-time augmentation).
 
 Every few minutes OUT gets state.pt (everything) and student.pt (averaged weights, as Ultralytics saves them);
 best.pt is the one that validated best. The same command goes on from there after any kind of end. curve.jsonl has
@@ -32,7 +36,7 @@ import cv2
 import numpy as np
 import pictures
 import torch
-from evaluate import evaluate, load_labelled, load_model
+from evaluate import evaluate, load_labelled, load_model, quick_in_bf16
 from saving import save, save_model
 from torch.nn import functional as F
 from upcycle import forward, next_block, upcycle
@@ -74,6 +78,24 @@ def losses(student, teacher):
     return {"feature": feature, "score": score / total, "logit": logit / total, "box": box / total}
 
 
+def mirrored(x, levels):
+    """Mirror what Detect gives for a picture, [B, C, anchors]: each level's map [H, W] from right to left."""
+    parts = x.split([h * w for h, w in levels], -1)
+    return torch.cat([p.unflatten(-1, level).flip(-1).flatten(-2) for p, level in zip(parts, levels)], -1)
+
+
+def mirror_teacher(teacher, x, keep):
+    """`forward` of a teacher whose class scores and box distributions are the mean over the picture and its mirror."""
+    head, kept = forward(teacher, x, keep=keep)
+    other, _ = forward(teacher, x.flip(-1))
+    levels = [feature.shape[-2:] for feature in head["feats"]]
+    scores = head["scores"].float().sigmoid() + mirrored(other["scores"], levels).float().sigmoid()
+    bins = mirrored(other["boxes"], levels).unflatten(1, (4, -1))[:, [2, 1, 0, 3]]  # left and right change places
+    boxes = head["boxes"].float().unflatten(1, (4, -1)).softmax(2) + bins.float().softmax(2)
+    boxes = (boxes / 2).clamp(min=1e-8).log().flatten(1, 2)
+    return head | {"scores": (scores / 2).logit(1e-6), "boxes": boxes}, kept
+
+
 def parameter_groups(model):
     """AdamW's groups, one a tensor, with a `stage` (0 routing, 1 dynamic kernels and the conv after each, 2 rest).
 
@@ -83,8 +105,13 @@ def parameter_groups(model):
     stage = {}
     for i, layer in enumerate(model.model):
         if isinstance(layer, blocks.DynamicConv):
-            stage |= dict.fromkeys(layer.routing.parameters(), 0)
-            stage |= dict.fromkeys([*layer.cond_conv.parameters(), *next_block(model, i).cv1.parameters()], 1)
+            dynamic, after = layer, next_block(model, i).cv1
+        elif isinstance(layer, blocks.DynamicConv_Single):
+            dynamic, after = layer.conv[:2]
+        else:
+            continue
+        stage |= dict.fromkeys(dynamic.routing.parameters(), 0)
+        stage |= dict.fromkeys([*dynamic.cond_conv.parameters(), *after.parameters()], 1)
     groups = []
     for p in model.parameters():
         if p.requires_grad:
@@ -126,6 +153,7 @@ def arguments():
     parser.add_argument("--out", required=True, help="folder for checkpoints; also where to resume from")
     parser.add_argument("--name", default="yolov8-dynamicconv", choices=blocks.PARAMETERS)
     parser.add_argument("--scale", default="n")
+    parser.add_argument("--mirror", action="store_true", help="teach the mean over each picture and its mirror image")
     parser.add_argument("--steps", type=int, default=24000)
     parser.add_argument("--stage1", type=int, default=400, help="steps before everything trains")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="highest rate, relative to a tensor's spread")
@@ -164,7 +192,7 @@ def main():
         optimizer.load_state_dict(saved["optimizer"])
         step = saved["step"]
         print(f"goes on from step {step}", flush=True)
-    print("teacher: mAP50-95 {:.4f}  mAP50 {:.4f}".format(*evaluate(teacher, labelled, bf16=True)), flush=True)
+    print("teacher: mAP50-95 {:.4f}  mAP50 {:.4f}".format(*evaluate(teacher, labelled)), flush=True)
     teacher = teacher.fuse(verbose=False).to(memory_format=torch.channels_last).requires_grad_(False)
 
     def checkpoint():
@@ -173,7 +201,7 @@ def main():
         save_model(average, out / "student.pt", f"distilled, step {step} of {args.steps}")
 
     def validate():
-        value = evaluate(average, labelled, bf16=True)
+        value = evaluate(average, labelled)
         print("step {}: mAP50-95 {:.4f}  mAP50 {:.4f}".format(step, *value), flush=True)
         curve = out / "curve.jsonl"
         earlier = [json.loads(line)["map"] for line in curve.read_text().splitlines()] if curve.exists() else []
@@ -187,7 +215,7 @@ def main():
         size, count = size_at(index, args.steps, rng)
         return pictures.batch(photos, count, size, rng)
 
-    stop = []
+    bf16, stop = quick_in_bf16(), []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.append(True))
     sums, count, since, saved_at = {}, 0, time.time(), time.time()
@@ -197,10 +225,11 @@ def main():
         rates = learning_rates(step, args)
         for group in optimizer.param_groups:
             group["lr"] = rates[group["stage"]] * group["scale"]
+            group["params"][0].requires_grad_(group["lr"] > 0)
         x = pictures.to_float(batch)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             with torch.no_grad():
-                answer = forward(teacher, x, keep=keep)
+                answer = mirror_teacher(teacher, x, keep) if args.mirror else forward(teacher, x, keep=keep)
             parts = losses(forward(student, x, keep=keep), answer)
         sum(WEIGHTS[k] * v for k, v in parts.items()).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 100)

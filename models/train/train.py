@@ -15,6 +15,7 @@ import blocks  # noqa: F401  registers the blocks
 import numpy as np
 import torch
 import yaml
+from evaluate import quick_in_bf16
 from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.nn import tasks
@@ -102,7 +103,7 @@ def main():
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.device == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if args.device == "cpu" and quick_in_bf16():
         train_in_bf16()
     if args.turns:
         train_on_turned_pictures()
