@@ -44,6 +44,8 @@ pub enum DetectError {
 /// How long the stages of one picture took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {
+    /// The network's input, in pixels, which that depends on.
+    pub input: Size,
     /// From the picture's pixels, in whatever layout, to the network's input.
     pub preprocess: Duration,
     /// The network.
@@ -54,8 +56,9 @@ pub struct Timing {
 
 impl Timing {
     /// Of a picture whose boxes are ready now.
-    fn since(started: Instant, preprocessed: Instant, inferred: Instant) -> Self {
+    fn since(input: Size, started: Instant, preprocessed: Instant, inferred: Instant) -> Self {
         Self {
+            input,
             preprocess: preprocessed - started,
             inference: inferred - preprocessed,
             postprocess: inferred.elapsed(),
@@ -195,7 +198,7 @@ impl<E: Network> Detector<E> {
         let (levels, count) = self.engine.levels();
         let classes = self.engine.model().detect().classes;
         let detections = self.boxes.run(&levels[..count], classes, &placement, options)?;
-        Ok((detections, Timing::since(started, preprocessed, inferred)))
+        Ok((detections, Timing::since(input, started, preprocessed, inferred)))
     }
 }
 
@@ -287,7 +290,7 @@ impl ReferenceDetector {
         let inferred = Instant::now();
         let levels: Vec<HeadLevel<'_>> = outputs.levels.iter().map(reference_level).collect();
         let detections = self.boxes.run(&levels, self.classes, &placement, options)?;
-        Ok((detections, Timing::since(started, preprocessed, inferred)))
+        Ok((detections, Timing::since(input, started, preprocessed, inferred)))
     }
 }
 

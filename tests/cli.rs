@@ -367,6 +367,9 @@ fn bench_times_a_picture() {
     let out = String::from_utf8(bench("a.png").stdout).unwrap();
     let last: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     assert_eq!(last["picture"], "a.png");
+    // The smallest rectangle around 80x60.
+    let [height, width] = [0, 1].map(|side| last["imgsz"][side].as_u64().unwrap());
+    assert_eq!(height, (width * 60 / 80).next_multiple_of(32), "{last}");
     let absent = bench("absent.png");
     assert_eq!(absent.status.code(), Some(66));
     assert!(String::from_utf8(absent.stderr).unwrap().contains("absent.png"));

@@ -61,6 +61,8 @@ pub trait Runner: Send {
 pub struct Answer {
     /// Detections, the most confident first.
     pub detections: Vec<Detection>,
+    /// The network's input for this picture, in pixels.
+    pub input: Size,
     /// Milliseconds from the picture's pixels, in whatever layout, to the network's input.
     pub preprocess_ms: f64,
     /// Milliseconds of the network.
@@ -73,6 +75,7 @@ impl Answer {
     fn new(detections: &[Detection], timing: Timing) -> Self {
         Self {
             detections: detections.to_vec(),
+            input: timing.input,
             preprocess_ms: ms(timing.preprocess),
             inference_ms: ms(timing.inference),
             postprocess_ms: ms(timing.postprocess),

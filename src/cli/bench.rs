@@ -56,6 +56,7 @@ struct Summary<'a> {
     /// Largest resident memory of this process, in MB (10^6 bytes).
     peak_rss_mb: f64,
     model: &'a str,
+    /// The network's input, height and width: for a picture the smallest rectangle, as `detect` has it.
     imgsz: [usize; 2],
     /// What was looked at; without it every box was computed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +125,7 @@ fn measure(
     runner: &mut dyn Runner,
     out: &mut dyn Write,
 ) -> Result<Outcome, CliError> {
-    let size = runner.input();
+    let mut size = runner.input();
     let bytes = gradient(size.width, size.height);
     let picture = image.map_or(Pixels::rgb(size, &bytes), Pixels::from);
     runner.compute_every_box(image.is_none());
@@ -135,6 +136,7 @@ fn measure(
     let mut stages: [Vec<f64>; 3] = Default::default();
     for _ in 0..args.iters.get() {
         let answer = runner.detect(picture, &options)?;
+        size = answer.input;
         for (times, ms) in
             stages.iter_mut().zip([answer.inference_ms, answer.preprocess_ms, answer.postprocess_ms])
         {
@@ -166,7 +168,10 @@ fn measure(
         preprocess_ms: thousandths(median(&preprocess)),
         postprocess_ms: thousandths(median(&postprocess)),
         peak_gmac_per_s: peak.map(thousandths),
-        peak_share: peak.map(|peak| thousandths(gmac_per_s(all_macs(&layers), median(&inference)) / peak)),
+        // For a picture, not all of the layers' work is in the median.
+        peak_share: peak
+            .filter(|_| image.is_none())
+            .map(|peak| thousandths(gmac_per_s(all_macs(&layers), median(&inference)) / peak)),
         simulated,
     };
     let layers: Vec<Layer<'_>> = layers.iter().map(|layer| Layer::new(layer, peak)).collect();
@@ -293,7 +298,7 @@ mod tests {
         fn detect(&mut self, picture: Pixels<'_>, _: &NmsOptions) -> Result<Answer, CliError> {
             assert_eq!(picture.bytes.len(), 64 * 32 * 3);
             self.0 += 1.0;
-            Ok(Answer { inference_ms: self.0, preprocess_ms: 0.25, ..Answer::default() })
+            Ok(Answer { inference_ms: self.0, preprocess_ms: 0.25, input: picture.size, ..Answer::default() })
         }
 
         fn profile(&mut self, _: Pixels<'_>) -> Result<Vec<LayerTime>, CliError> {

@@ -92,6 +92,7 @@ impl Boxes {
             for marks in [&mut self.marks, &mut self.read] {
                 marks.reserve(most.saturating_sub(marks.len()));
             }
+            branch.known = false;
             branch.passing.clear();
             branch.passing.reserve(views[branch.classes].pixels());
             for (&id, wanted) in branch.nodes.iter().zip(&mut branch.wanted) {

@@ -44,7 +44,7 @@ pub struct HeadView<'a> {
     pub boxes: &'a [f32],
     /// Class logits `[height * width, classes]`.
     pub classes: &'a [f32],
-    /// Cells that have a class above the floor, in rising order; `None` where there was none ([`Engine::run`]).
+    /// Cells that have a class above the floor, in rising order; `None` where nobody looked for them.
     pub passing: Option<&'a [u32]>,
 }
 

@@ -6,7 +6,7 @@ use crate::frame::{Frame, PixelFormat};
 use crate::kernels::rows::Row;
 
 /// Width and height in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Size {
     /// Pixels per row.
     pub width: usize,
