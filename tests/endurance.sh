@@ -3,6 +3,7 @@
 #
 #   tests/endurance.sh soak [MINUTES]   at full rate, default 30: memory, descriptors, gaps in seq, latency
 #   tests/endurance.sh idle [SECONDS]   5 raw pictures a second, default 60: CPU time beside the inference
+#   tests/endurance.sh broker [SECONDS] lines a second with a broker, a frozen one and none, by turns, default 15 each
 #
 # PROGRAM is the binary, default target/release/ghostlight; MODEL and IMGSZ what it runs.
 set -euo pipefail
@@ -22,8 +23,8 @@ check() { # NAME COMMAND…
 }
 failed=0
 
-# start SOURCE: the daemon, on the lines of [source], reading standard input.
-start() {
+# The daemon, on the lines of [source] and MORE tables, reading standard input.
+start() { # SOURCE [MORE]
     cat >"$folder/g.toml" <<X
 device = "soak"
 [model]
@@ -34,6 +35,7 @@ threads = 1
 $1
 [jsonl]
 path = "$folder/lines.jsonl"
+${2:-}
 X
     "$PROGRAM" run --config "$folder/g.toml" 2>"$folder/log" <&0 &
     pid=$!
@@ -84,11 +86,11 @@ sys.exit(seqs != sorted(set(seqs)) or missing > dropped)
 P
 }
 
-# 5 frames a second of YUYV, 640x480.
+# 5 frames a second of YUYV, 640x480, of one grey.
 raw_camera() {
     python3 -c '
 import sys, time
-frame = bytes(range(256)) * 2400
+frame = bytes([128]) * 640 * 480 * 2
 while True:
     sys.stdout.buffer.write(frame)
     sys.stdout.buffer.flush()
@@ -96,10 +98,17 @@ while True:
 }
 
 idle() { # SECONDS
+    # The same picture for bench: it is computed in the same rectangle, and its boxes are left out as well.
+    python3 -c '
+import struct, sys
+size = 640 * 480 * 3
+sys.stdout.buffer.write(b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + size, 0, 54, 40, 640, 480, 1, 24, 0, size, 0, 0, 0, 0))
+sys.stdout.buffer.write(bytes([130]) * size)' >"$folder/grey.bmp"
     # CPU time of a picture, without what starting takes.
-    local few many alone
+    local few many
     cost() { # ITERS
-        "$PROGRAM" bench --model "$MODEL" --imgsz "$IMGSZ" --threads 1 --iters "$1" >/dev/null &
+        "$PROGRAM" bench --model "$MODEL" --imgsz "$IMGSZ" --threads 1 --iters "$1" \
+            --picture "$folder/grey.bmp" >/dev/null &
         local bench=$! last=0 now
         while now=$(ticks $bench 2>/dev/null) && [ -n "$now" ]; do last=$now; sleep 0.005; done
         wait $bench
@@ -124,9 +133,37 @@ print(f"figure  ratio: {daemon / alone:.2f}")
 P
 }
 
+broker() { # SECONDS
+    command -v mosquitto >/dev/null || { echo "broker: not tested: no mosquitto"; exit 0; }
+    mosquitto -p 18833 >/dev/null 2>&1 &
+    local broker=$! before
+    start $'url = "models/samples"\nloop = true\nfps = 1000' $'[mqtt]\nhost = "127.0.0.1"\nport = 18833' </dev/null
+    declare -A lines=([there]=0 [frozen]=0 [absent]=0)
+    for _ in 1 2 3 4; do
+        for state in there frozen absent; do
+            case $state in
+                there) kill -0 $broker 2>/dev/null || { mosquitto -p 18833 >/dev/null 2>&1 & broker=$!; } ;;
+                frozen) kill -STOP $broker ;;
+                absent) kill -KILL $broker ;;
+            esac
+            sleep 3
+            before=$(wc -l <"$folder/lines.jsonl")
+            sleep "$1"
+            lines[$state]=$((lines[$state] + $(wc -l <"$folder/lines.jsonl") - before))
+        done
+        { wait $broker || true; } 2>/dev/null
+    done
+    kill -TERM $pid
+    wait $pid
+    echo "figure  lines with a broker ${lines[there]}, with a frozen one ${lines[frozen]}, with none ${lines[absent]}"
+    check "none is slower by a fifth" test $((5 * lines[frozen])) -ge $((4 * lines[there])) \
+        -a $((5 * lines[absent])) -ge $((4 * lines[there]))
+}
+
 case ${1:-} in
     soak) soak "${2:-30}" ;;
     idle) idle "${2:-60}" ;;
+    broker) broker "${2:-15}" ;;
     *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac
 exit $failed

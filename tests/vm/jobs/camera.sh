@@ -58,4 +58,25 @@ first=$(pid)
 figure status "$(systemctl show -p StatusText --value ghostlight)"
 plug_in
 recovers "came later"
+moment "back under another number, found by its name"
+sed -i 's|^device = "/dev/video0"|device = "vivid"|' $CONFIG
+systemctl reload ghostlight
+goes_on "by its name: writes lines" 2
+open=$(descriptors)
+exec 9</dev/video0 # keeps the number
+unplug
+sleep 2
+plug_in
+check "another number: the old one is gone" test ! -e /dev/video0
+recovers "another number"
+exec 9<&-
+moment "no permission at first"
+unplug
+echo 'SUBSYSTEM=="video4linux", MODE="0000"' >/etc/udev/rules.d/99-denied.rules
+udevadm control --reload
+plug_in
+check "denied: tells so" wait_for 15 tells "permission"
+check "denied: lives" is_process "$first"
+chmod 660 /dev/video*
+recovers "permitted"
 figure log "$(log | grep -c .) lines"
