@@ -148,9 +148,8 @@ fn boxes_are_computed_where_a_class_passes() {
                     }
                     let levels = 0..engine.levels();
                     let heads = levels.map(|level| engine.head(level));
-                    let of = |list: &[u32]| list.to_vec();
                     heads
-                        .map(|head| (head.boxes.to_vec(), head.classes.to_vec(), head.passing.map(of)))
+                        .map(|h| (h.boxes.to_vec(), h.classes.to_vec(), h.passing.map(<[u32]>::to_vec)))
                         .collect::<Vec<_>>()
                 };
                 let (before, all) = (run(1, None), run(2, None));
@@ -165,7 +164,7 @@ fn boxes_are_computed_where_a_class_passes() {
                     for ((some, all), before) in some.iter().zip(&all).zip(&before) {
                         assert!(some.1 == all.1, "{what}: classes");
                         assert_eq!(all.2, None, "{what}: no floor");
-                        let passing = some.2.as_ref().map_or(&[][..], |list| list);
+                        let passing = some.2.as_deref().unwrap_or_default();
                         assert!(passing.is_sorted(), "{what}");
                         for (at, logits) in all.1.chunks(classes).enumerate() {
                             let row = at * 64..at * 64 + 64;

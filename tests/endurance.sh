@@ -86,24 +86,21 @@ sys.exit(seqs != sorted(set(seqs)) or missing > dropped)
 P
 }
 
-# 5 frames a second of YUYV, 640x480, of one grey.
+# 5 frames a second of YUYV, 640x480, all the same.
 raw_camera() {
     python3 -c '
 import sys, time
-frame = bytes([128]) * 640 * 480 * 2
+frame = open(sys.argv[1], "rb").read()
 while True:
     sys.stdout.buffer.write(frame)
     sys.stdout.buffer.flush()
-    time.sleep(0.2)' 2>/dev/null
+    time.sleep(0.2)' "$folder/grey.yuyv" 2>/dev/null
 }
 
 idle() { # SECONDS
     # The same picture for bench: it is computed in the same rectangle, and its boxes are left out as well.
-    python3 -c '
-import struct, sys
-size = 640 * 480 * 3
-sys.stdout.buffer.write(b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + size, 0, 54, 40, 640, 480, 1, 24, 0, size, 0, 0, 0, 0))
-sys.stdout.buffer.write(bytes([130]) * size)' >"$folder/grey.bmp"
+    printf 'P6 2 1 255\nrrrrrr' >"$folder/grey.ppm"
+    python3 tests/vm/picture.py "$folder/grey.ppm" "$folder/grey.yuyv" "$folder/grey.bmp"
     # CPU time of a picture, without what starting takes.
     local few many
     cost() { # ITERS
@@ -138,14 +135,13 @@ P
 
 broker() { # SECONDS
     command -v mosquitto >/dev/null || { echo "broker: not tested: no mosquitto"; exit 0; }
-    mosquitto -p 18833 >/dev/null 2>&1 &
-    local broker=$! before
+    local broker before
     start $'url = "models/samples"\nloop = true\nfps = 1000' $'[mqtt]\nhost = "127.0.0.1"\nport = 18833' </dev/null
     declare -A lines=([there]=0 [frozen]=0 [absent]=0)
     for _ in 1 2 3 4; do
         for state in there frozen absent; do
             case $state in
-                there) kill -0 $broker 2>/dev/null || { mosquitto -p 18833 >/dev/null 2>&1 & broker=$!; } ;;
+                there) mosquitto -p 18833 >/dev/null 2>&1 & broker=$! ;;
                 frozen) kill -STOP $broker ;;
                 absent) kill -KILL $broker ;;
             esac

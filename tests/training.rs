@@ -24,6 +24,13 @@ fn python() -> Option<String> {
     able.is_ok_and(|output| output.status.success()).then_some(found)
 }
 
+/// Python in a folder, where Ultralytics keeps its settings, too.
+fn in_folder(python: &str, folder: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.current_dir(folder).env("YOLO_OFFLINE", "true").env("YOLO_CONFIG_DIR", folder);
+    command
+}
+
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text =
@@ -52,10 +59,7 @@ fn one_epoch_on_eight_pictures_converts_and_detects() {
     fs::write(path("data.yaml"), "path: .\ntrain: images/train\nval: images/val\nnames: [empty, occupied]\n")
         .unwrap();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    run(Command::new(python)
-        .current_dir(folder.path())
-        .env("YOLO_OFFLINE", "true")
-        .env("YOLO_CONFIG_DIR", folder.path())
+    run(in_folder(&python, folder.path())
         .arg(scripts.join("train/train.py"))
         .arg(scripts.join("yolov8-c2f-dynamicconv.yaml"))
         .args(["--data", "data.yaml", "--out", "run", "--size", "64", "--epochs", "1", "--batch", "4"])
@@ -117,10 +121,7 @@ for name, back in (('scores', scores), ('boxes', boxes)):
 assert not torch.allclose(head['scores'], alone['scores'], atol=1e-6)
 ";
     let folder = tempfile::tempdir().unwrap();
-    run(Command::new(python)
-        .current_dir(folder.path())
-        .env("YOLO_OFFLINE", "true")
-        .env("YOLO_CONFIG_DIR", folder.path())
+    run(in_folder(&python, folder.path())
         .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("models/train"))
         .args(["-c", check]));
 }

@@ -6,8 +6,9 @@ block, in units of the teacher's spread), class scores and box distributions. La
 
 Stage 1 trains only the dynamic convs and what follows each: the 1x1 conv that forms one linear map with a bare one
 (there is no SiLU between them any more), the batch norm of a `DynamicConv_Single`. They alone hold what the upcycling
-lost, and the rest still fits the teacher's features. Stage 2 trains everything on a cosine. Batch norm keeps the teacher's statistics throughout: small batches then do
-no harm and training computes what the saved model computes. The last tenth runs at 640.
+lost, and the rest still fits the teacher's features. Stage 2 trains everything on a cosine. Batch norm keeps the
+teacher's statistics throughout: small batches then do no harm and training computes what the saved model computes.
+The last tenth runs at 640.
 
 `yolov8-dynamicconv-single` begins with its teacher's function, so the teacher alone has nothing to teach it. With
 `--mirror` the targets are the mean of the teacher's answers for the picture and for its mirror image, which are
@@ -97,7 +98,7 @@ def mirror_teacher(teacher, x, keep):
 
 
 def parameter_groups(model):
-    """AdamW's groups, one a tensor, with a `stage` (0 routing, 1 dynamic kernels and the conv after each, 2 rest).
+    """AdamW's groups, one a tensor, with a `stage` (0 routing, 1 dynamic kernels and what follows each, 2 rest).
 
     Without batch statistics nothing hides a weight's size from the loss, and sizes differ twentyfold between layers.
     So each tensor's rate is relative to its spread at the start (`scale`).

@@ -89,7 +89,7 @@ def evaluate(model, labelled, batch=8):
         part = labelled[start : start + batch]
         pictures = torch.stack([p for p, _ in part]).float() / 255
         output = model(pictures.to(memory_format=torch.channels_last))
-        output = (output[0] if isinstance(output, tuple) else output).float()
+        output = output[0] if isinstance(output, tuple) else output
         boxes = non_max_suppression(output, 0.001, 0.7, multi_label=True, max_det=300, max_time_img=1.0)
         for found, (_, truth) in zip(boxes, part):
             hits.append(matches(found, truth))
