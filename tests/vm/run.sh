@@ -9,6 +9,7 @@
 #   VM_DIR       where the machine's image is made and kept, default target/vm
 #   VM_RECIPE    folder of mkvm.sh, run-vm.sh and install-qemu.sh, default ../shared/vm
 #   CPU          what to emulate, default max; arm64: cortex-a76
+#   LIMIT        seconds after which no further job begins; the first one always does
 # Without the recipe or the tools it says so and ends well.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,6 +22,7 @@ VM_DIR=$(realpath -m "${VM_DIR:-target/vm}")
 VM_RECIPE=${VM_RECIPE:-../shared/vm}
 PACKAGES=${PACKAGES:-target/package}
 NATIVE=${NATIVE:-target/release/ghostlight}
+LIMIT=${LIMIT:-86400}
 case $ARCH in
     amd64) PROGRAM=${PROGRAM:-$NATIVE} QEMU=qemu-system-x86_64 ;;
     arm64) PROGRAM=${PROGRAM:-target-aarch64/aarch64-unknown-linux-gnu/release/ghostlight} QEMU=qemu-system-aarch64 ;;
@@ -81,12 +83,15 @@ python3 tests/vm/picture.py "$share/f.ppm" "$share/f.yuyv" "$share/f.bmp"
 "$NATIVE" detect --imgsz 320 --model models/parking-yolov8n-dynamicconv.safetensors --format jsonl "$share/f.bmp" >"$share/wanted.jsonl"
 
 failed=()
+begun=
 for job in "${JOBS[@]}"; do
     [ -f "tests/vm/jobs/$job.sh" ] || { echo "no job $job; there are: $(cd tests/vm/jobs && echo *.sh)"; exit 64; }
     case $job in
         package | readme) ls "$share"/*.deb >/dev/null 2>&1 || { echo "$job: not tested: no package for $ARCH in $PACKAGES"; continue; } ;;
         tarball) ls "$share"/*.tar.gz >/dev/null 2>&1 || { echo "$job: not tested: no tarball for $ARCH in $PACKAGES"; continue; } ;;
     esac
+    [ -z "$begun" ] || [ "$SECONDS" -lt "$LIMIT" ] || { echo "$job: not tested: $LIMIT s are over"; continue; }
+    begun=1
     printf '. /host/lib.sh\n. /host/job-itself.sh\njournalctl -u ghostlight -o short-monotonic --no-pager >/host/out/journal\n[ ! -e /run/failed ]\n' >"$share/job.sh"
     cp "tests/vm/jobs/$job.sh" "$share/job-itself.sh"
     echo "== $job ($ARCH as ${CPU:-the default})"
