@@ -10,13 +10,13 @@ lost, and the rest still fits the teacher's features. Stage 2 trains everything 
 teacher's statistics throughout: small batches then do no harm and training computes what the saved model computes.
 The last tenth runs at 640.
 
-`yolov8-dynamicconv-single` begins with its teacher's function, so the teacher alone has nothing to teach it. With
-`--mirror` the targets are the mean of the teacher's answers for the picture and for its mirror image, which are
-better than either (the usual test-time augmentation).
+`yolov8-dynamicconv-single` begins with its teacher's function, so on the same picture it has nothing to learn. With
+`--degrade` the student sees most pictures as a camera takes them at night, in fog or out of focus (`degrade.py`), and
+learns to answer as its teacher does with the clean picture. There the routing has something to tell apart.
 
 Every few minutes OUT gets state.pt (everything) and student.pt (averaged weights, as Ultralytics saves them);
-best.pt is the one that validated best. The same command goes on from there after any kind of end. curve.jsonl has
-the validations.
+best.pt is the one that validated best, on the mean over the folders of --val. The same command goes on from there
+after any kind of end. curve.jsonl has the validations.
 
     python distill.py yolov8n.pt --photos photos/ clips/ --val coco128 --out run
 """
@@ -79,24 +79,6 @@ def losses(student, teacher):
     return {"feature": feature, "score": score / total, "logit": logit / total, "box": box / total}
 
 
-def mirrored(x, levels):
-    """Mirror what Detect gives for a picture, [B, C, anchors]: each level's map [H, W] from right to left."""
-    parts = x.split([h * w for h, w in levels], -1)
-    return torch.cat([p.unflatten(-1, level).flip(-1).flatten(-2) for p, level in zip(parts, levels)], -1)
-
-
-def mirror_teacher(teacher, x, keep):
-    """`forward` of a teacher whose class scores and box distributions are the mean over the picture and its mirror."""
-    head, kept = forward(teacher, x, keep=keep)
-    other, _ = forward(teacher, x.flip(-1))
-    levels = [feature.shape[-2:] for feature in head["feats"]]
-    scores = head["scores"].float().sigmoid() + mirrored(other["scores"], levels).float().sigmoid()
-    bins = mirrored(other["boxes"], levels).unflatten(1, (4, -1))[:, [2, 1, 0, 3]]  # left and right change places
-    boxes = head["boxes"].float().unflatten(1, (4, -1)).softmax(2) + bins.float().softmax(2)
-    boxes = (boxes / 2).clamp(min=1e-8).log().flatten(1, 2)
-    return head | {"scores": (scores / 2).logit(1e-6), "boxes": boxes}, kept
-
-
 def parameter_groups(model):
     """AdamW's groups, one a tensor, with a `stage` (0 routing, 1 dynamic kernels and what follows each, 2 rest).
 
@@ -132,6 +114,14 @@ def learning_rates(step, args):
     return 0.1 * rate * warm, rate * warm, 0.2 * rate * late
 
 
+def validate(name, model, labelled):
+    """Print a model's mAP on each folder; the mean of mAP50-95 over them."""
+    values = {folder: evaluate(model, pictures) for folder, pictures in labelled.items()}
+    parts = ("{}: mAP50-95 {:.4f}  mAP50 {:.4f}".format(Path(folder).name, *value) for folder, value in values.items())
+    print(f"{name}: " + ";  ".join(parts), flush=True)
+    return sum(value for value, _ in values.values()) / len(values)
+
+
 def start(args, photos):
     """The teacher, and a student from OUT/upcycled.pt."""
     teacher = load_model(args.teacher)
@@ -150,11 +140,11 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", help="trained YOLOv8 checkpoint (Ultralytics')")
     parser.add_argument("--photos", nargs="+", required=True, help="photos, videos and folders of them")
-    parser.add_argument("--val", required=True, help="labelled folder for validation only (images/, labels/)")
+    parser.add_argument("--val", nargs="+", required=True, help="labelled folders (images/, labels/), never learnt from")
     parser.add_argument("--out", required=True, help="folder for checkpoints; also where to resume from")
     parser.add_argument("--name", default="yolov8-dynamicconv", choices=blocks.PARAMETERS)
     parser.add_argument("--scale", default="n")
-    parser.add_argument("--mirror", action="store_true", help="teach the mean over each picture and its mirror image")
+    parser.add_argument("--degrade", type=float, default=0, help="share of pictures that the student sees badly")
     parser.add_argument("--steps", type=int, default=24000)
     parser.add_argument("--stage1", type=int, default=400, help="steps before everything trains")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="highest rate, relative to a tensor's spread")
@@ -174,7 +164,8 @@ def main():
     torch.manual_seed(args.seed)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    photos, labelled = pictures.load(args.photos), load_labelled(args.val, 416, args.val_count)
+    photos = pictures.load(args.photos)
+    labelled = {folder: load_labelled(folder, 416, args.val_count) for folder in args.val}
     print(f"{len(photos)} pictures", flush=True)
 
     teacher, student = start(args, photos)
@@ -193,7 +184,7 @@ def main():
         optimizer.load_state_dict(saved["optimizer"])
         step = saved["step"]
         print(f"goes on from step {step}", flush=True)
-    print("teacher: mAP50-95 {:.4f}  mAP50 {:.4f}".format(*evaluate(teacher, labelled)), flush=True)
+    validate("teacher", teacher, labelled)
     teacher = teacher.fuse(verbose=False).to(memory_format=torch.channels_last).requires_grad_(False)
 
     def checkpoint():
@@ -201,37 +192,37 @@ def main():
         save({k: v.state_dict() for k, v in parts.items()} | {"step": step}, state)
         save_model(average, out / "student.pt", f"distilled, step {step} of {args.steps}")
 
-    def validate():
-        value = evaluate(average, labelled)
-        print("step {}: mAP50-95 {:.4f}  mAP50 {:.4f}".format(step, *value), flush=True)
+    def keep_best():
+        value = validate(f"step {step}", average, labelled)
         curve = out / "curve.jsonl"
         earlier = [json.loads(line)["map"] for line in curve.read_text().splitlines()] if curve.exists() else []
-        if value[0] > max(earlier, default=0):
+        if value > max(earlier, default=0):
             save_model(average, out / "best.pt", f"distilled, step {step} of {args.steps}, the best on --val so far")
         with open(curve, "a") as file:
-            file.write(json.dumps({"step": step, "map": value[0], "map50": value[1]}) + "\n")
+            file.write(json.dumps({"step": step, "map": value}) + "\n")
 
     def make(index):
         rng = np.random.default_rng((args.seed, index))
         size, count = size_at(index, args.steps, rng)
-        return pictures.batch(photos, count, size, rng)
+        clean = pictures.batch(photos, count, size, rng)
+        return clean, pictures.degraded(clean, args.degrade, rng)
 
     bf16, stop = quick_in_bf16(), []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.append(True))
     sums, count, since, saved_at = {}, 0, time.time(), time.time()
     if step == 0:
-        validate()
-    for batch in pictures.ahead(make, step, args.steps):
+        keep_best()
+    for clean, seen in pictures.ahead(make, step, args.steps):
         rates = learning_rates(step, args)
         for group in optimizer.param_groups:
             group["lr"] = rates[group["stage"]] * group["scale"]
             group["params"][0].requires_grad_(group["lr"] > 0)
-        x = pictures.to_float(batch)
+        clean, seen = pictures.to_float(clean), pictures.to_float(seen)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             with torch.no_grad():
-                answer = mirror_teacher(teacher, x, keep) if args.mirror else forward(teacher, x, keep=keep)
-            parts = losses(forward(student, x, keep=keep), answer)
+                answer = forward(teacher, clean, keep=keep)
+            parts = losses(forward(student, seen, keep=keep), answer)
         sum(WEIGHTS[k] * v for k, v in parts.items()).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 100)
         optimizer.step()
@@ -242,13 +233,13 @@ def main():
         step += 1
 
         sums = {k: sums.get(k, 0) + v.item() for k, v in parts.items()}
-        count += len(batch)
+        count += len(clean)
         if step % 50 == 0:
             text = "  ".join(f"{k} {v / 50:.4f}" for k, v in sums.items())
             print(f"{step}: {text}  {count / (time.time() - since):.1f} pictures/s", flush=True)
             sums, count, since = {}, 0, time.time()
         if step % args.val_every == 0:
-            validate()
+            keep_best()
         if stop or step == args.steps or time.time() - saved_at > 60 * args.minutes:
             checkpoint()
             saved_at = time.time()
