@@ -98,16 +98,16 @@ fn bad_conditions_are_the_same_at_every_run() {
         return;
     };
     let check = r"
-import numpy as np, torch, pictures
+import numpy as np, torch, degrade
 made = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (24, 3, 240, 321), np.uint8))
 before = made.clone()
-seen, again = (pictures.degraded(made, 1, np.random.default_rng(1)) for _ in range(2))
+seen, again = (degrade.degraded(made, 1, np.random.default_rng(1)) for _ in range(2))
 assert seen.shape == made.shape and seen.dtype == torch.uint8
 assert torch.equal(seen, again) and torch.equal(made, before)
 assert all(not torch.equal(a, b) for a, b in zip(seen, made))
-some = pictures.degraded(made, 0.5, np.random.default_rng(2))
+some = degrade.degraded(made, 0.5, np.random.default_rng(2))
 assert 4 < sum(torch.equal(a, b) for a, b in zip(some, made)) < 20
-assert torch.equal(pictures.degraded(made, 0, np.random.default_rng(3)), made)
+assert torch.equal(degrade.degraded(made, 0, np.random.default_rng(3)), made)
 ";
     let folder = tempfile::tempdir().unwrap();
     run(in_folder(&python, folder.path())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from pictures import PHOTOS
 
 GAMMA = 2.2
 LIGHT = (np.arange(256, dtype=np.float32) / 255) ** GAMMA
@@ -63,6 +65,14 @@ def degrade(picture, rng):
     return picture
 
 
+def degraded(made, share, rng):
+    """That share of a batch in bad conditions; the batch itself if it is 0."""
+    if not share:
+        return made
+    made = made.permute(0, 2, 3, 1).numpy()
+    return torch.from_numpy(np.stack([degrade(p, rng) if rng.random() < share else p for p in made])).permute(0, 3, 1, 2)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of pictures, maybe with their labels (.txt)")
@@ -72,7 +82,7 @@ def main():
     for file in sorted(args.data.rglob("*")):
         to = args.out / file.relative_to(args.data)
         to.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix.lower() in {".jpg", ".jpeg", ".png"}:
+        if file.suffix.lower() in PHOTOS:
             picture = degrade(cv2.imread(str(file)), np.random.default_rng(count))
             cv2.imwrite(str(to), picture, [cv2.IMWRITE_JPEG_QUALITY, 97])
             count += 1

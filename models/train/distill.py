@@ -37,6 +37,7 @@ import cv2
 import numpy as np
 import pictures
 import torch
+from degrade import degraded
 from evaluate import evaluate, load_labelled, load_model, quick_in_bf16
 from saving import save, save_model
 from torch.nn import functional as F
@@ -205,7 +206,7 @@ def main():
         rng = np.random.default_rng((args.seed, index))
         size, count = size_at(index, args.steps, rng)
         clean = pictures.batch(photos, count, size, rng)
-        return clean, pictures.degraded(clean, args.degrade, rng)
+        return clean, degraded(clean, args.degrade, rng)
 
     bf16, stop = quick_in_bf16(), []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -218,11 +219,12 @@ def main():
         for group in optimizer.param_groups:
             group["lr"] = rates[group["stage"]] * group["scale"]
             group["params"][0].requires_grad_(group["lr"] > 0)
-        clean, seen = pictures.to_float(clean), pictures.to_float(seen)
+        x = pictures.to_float(clean)
+        shown = x if seen is clean else pictures.to_float(seen)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             with torch.no_grad():
-                answer = forward(teacher, clean, keep=keep)
-            parts = losses(forward(student, seen, keep=keep), answer)
+                answer = forward(teacher, x, keep=keep)
+            parts = losses(forward(student, shown, keep=keep), answer)
         sum(WEIGHTS[k] * v for k, v in parts.items()).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 100)
         optimizer.step()

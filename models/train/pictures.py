@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from degrade import degrade
 
 PHOTOS, VIDEOS = {".jpg", ".jpeg", ".png"}, {".mp4", ".avi", ".mkv"}
 GREY = 114
@@ -100,14 +99,6 @@ def batch(pictures, count, size, rng):
     for i in np.flatnonzero(rng.random(count) < 0.1):
         made[i] = cv2.addWeighted(made[i], 0.6, made[i - 1], 0.4, 0)
     return torch.from_numpy(made).permute(0, 3, 1, 2)
-
-
-def degraded(made, share, rng):
-    """That share of a batch in bad conditions; the batch itself if it is 0."""
-    if not share:
-        return made
-    made = made.permute(0, 2, 3, 1).numpy()
-    return torch.from_numpy(np.stack([degrade(p, rng) if rng.random() < share else p for p in made])).permute(0, 3, 1, 2)
 
 
 def to_float(pictures):
