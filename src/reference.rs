@@ -6,6 +6,7 @@
 //! Fused graphs ([`crate::model::fuse`]) and unfused ones give the same numbers.
 
 mod conv;
+mod device;
 mod ops;
 
 use thiserror::Error;

@@ -1,8 +1,9 @@
 //! Convolutions as matrix products, candle's or exact ones, a few output rows at a time.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::device::device;
 use super::{Map, Products, ReferenceError, ops};
 use crate::kernels::f32 as exact;
 use crate::math;
@@ -149,9 +150,9 @@ impl DynamicKernel {
 
     fn route_by_candle(&self, mean: Vec<f32>) -> Result<Vec<f32>, ReferenceError> {
         let (experts, c_in) = (self.routing_bias.len(), self.shape.c_in);
-        let weight = Tensor::from_slice(&self.routing_weight, (experts, c_in), &Device::Cpu)?;
-        let bias = Tensor::from_slice(&self.routing_bias, (1, experts), &Device::Cpu)?;
-        let mean = Tensor::from_vec(mean, (1, c_in), &Device::Cpu)?;
+        let weight = Tensor::from_slice(&self.routing_weight, (experts, c_in), device())?;
+        let bias = Tensor::from_slice(&self.routing_bias, (1, experts), device())?;
+        let mean = Tensor::from_vec(mean, (1, c_in), device())?;
         let logits = (mean.matmul(&weight.t()?)? + bias)?;
         let weights = match self.routing {
             RoutingKind::Sigmoid => candle_nn::ops::sigmoid(&logits)?,
@@ -180,7 +181,7 @@ fn weights(shape: &ConvShape, values: Vec<f32>, products: Products) -> Result<We
     }
     let rows = shape.kernel * shape.kernel * shape.c_in;
     Ok(match products {
-        Products::Candle => Weights::Matrix(Tensor::from_vec(values, (rows, shape.c_out), &Device::Cpu)?),
+        Products::Candle => Weights::Matrix(Tensor::from_vec(values, (rows, shape.c_out), device())?),
         Products::Exact => Weights::Panels(exact::pack(&values, shape.c_out)),
     })
 }
@@ -238,7 +239,7 @@ impl Run<'_> {
         let pixels = out.len() / self.shape.c_out;
         let columns = self.columns(first, w, pixels);
         let depth = columns.len() / pixels;
-        let product = Tensor::from_vec(columns, (pixels, depth), &Device::Cpu)?.matmul(matrix)?;
+        let product = Tensor::from_vec(columns, (pixels, depth), device())?.matmul(matrix)?;
         let product = product.flatten_all()?.to_vec1::<f32>()?;
         let rows = out.chunks_exact_mut(self.bias.len()).zip(product.chunks_exact(self.bias.len()));
         for (out, row) in rows {

@@ -10,6 +10,7 @@
 typedef void *Handle;
 typedef u64 Address;
 
+enum { CAPABILITY = 87 };
 enum { OUT_OF_MEMORY = 2, INVALID = 1, NO_DEVICE = 100, INVALID_IMAGE = 200, INVALID_HANDLE = 400 };
 
 static const char IMAGE[] = "machine code of the shim";
@@ -83,7 +84,7 @@ int cuDeviceGetName(char *name, int room, int device) {
     return device == 7 ? 0 : INVALID;
 }
 int cuDeviceGetAttribute(int *value, unsigned attribute, int device) {
-    long capability = variable("FAKE_CUDA_CAPABILITY", 87);
+    long capability = variable("FAKE_CUDA_CAPABILITY", CAPABILITY);
     if (device != 7 || (attribute != 75 && attribute != 76)) return INVALID;
     *value = (int)(attribute == 75 ? capability / 10 : capability % 10);
     return 0;
@@ -137,6 +138,10 @@ int cuModuleGetFunction(Handle *function, Handle module, const char *name) {
 int cuLaunchKernel(Handle function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
                    unsigned shared, Handle stream, void **parameters, void **) {
     const shim::Kernel *kernel = (const shim::Kernel *)function;
+    // On a GPU that lacks their instructions these stop with a fault.
+    long capability = variable("FAKE_CUDA_CAPABILITY", CAPABILITY);
+    if (kernel->begins("square_") && capability < 72) return INVALID;
+    if (kernel->begins("tensor_") && capability < 80) return INVALID;
     if (!capturing || stream != &current || z != 1 || shared || !x || !y || threads != kernel->threads) return INVALID;
     const char *bases = (const char *)parameters[0], *args = (const char *)parameters[1];
     capturing->push_back({kernel, x, y, {bases, bases + sizeof(Bases)}, {args, args + kernel->args}});

@@ -13,9 +13,10 @@ import sys
 
 # Name, multiprocessors, GHz, GB/s, products a clock and multiprocessor that the kernels can issue at best, how.
 GPUS = [
-    ("Orin Nano 8 GB, 15 W, tensor cores", 8, 0.625, 68, 1000, "shared memory: 32 KMAC in some 32 clocks a warp"),
+    ("Orin Nano 8 GB, 15 W, tensor cores", 8, 0.625, 68, 1300, "shared memory: 32 KMAC in some 24 clocks a warp"),
     ("Orin Nano 8 GB, 15 W, dp4a", 8, 0.625, 68, 256, "64 dp4a a clock"),
-    ("Orin Nano Super, 25 W, tensor cores", 8, 1.02, 102, 1000, "as above"),
+    ("Orin Nano Super, 25 W, tensor cores", 8, 1.02, 102, 1300, "as above"),
+    ("Xavier NX, 15 W, tensor cores", 6, 1.1, 59.7, 650, "shared memory, and words that pass registers: a guess"),
     ("Xavier NX, 15 W, dp4a", 6, 1.1, 59.7, 256, "64 dp4a a clock"),
 ]
 # Share of the best that a kernel of this kind reaches: latencies are not all hidden. A guess.

@@ -1,6 +1,6 @@
 //! Kernels one by one, on shapes and numbers that no model has, against the CPU's `scalar`.
 
-use ghostlight::kernels::cuda::{ConvArgs, Kernel, MixArgs, PictureArgs, Region, SumArgs};
+use ghostlight::kernels::cuda::{ConvArgs, Kernel, MixArgs, PictureArgs, Region, SumArgs, wide};
 use ghostlight::kernels::ops::{self, ConvJob, DepthwiseJob, MixJob, Mixed, Window};
 use ghostlight::kernels::scalar::Scalar;
 use ghostlight::kernels::{
@@ -86,11 +86,19 @@ fn cases() -> Vec<Case> {
         }
         all.push(Case { gap, depthwise: true, c_in: 18, c_out: 18, ..PLAIN });
     }
+    // Inputs that are copied 16 bytes at a time: rounds within a tap and across taps, a tap's half at the end.
+    for c_in in [16, 32, 48, 64, 112] {
+        for (kernel, stride, dilation) in [(1, 1, 1), (2, 1, 1), (3, 2, 1), (3, 1, 3), (5, 1, 1)] {
+            all.push(Case { c_in, kernel, stride, dilation, c_out: c_in + 17, size: (9, 15), ..PLAIN });
+        }
+    }
+    all.extend([1, 15, 33, 65, 130].map(|c_out| Case { c_in: 48, c_out, residual: true, ..PLAIN }));
     for kernel in [1, 2, 5, 7] {
         all.push(Case { kernel, depthwise: true, c_in: 37, c_out: 37, ..PLAIN });
     }
     let extreme = Case { extreme: true, c_in: 300, c_out: 20, ..PLAIN };
     all.extend([extreme, Case { residual: true, ..extreme }, Case { float: true, ..extreme }]);
+    all.push(Case { c_in: 304, ..extreme });
     all.push(Case { depthwise: true, c_in: 20, ..extreme });
     all
 }
@@ -151,8 +159,8 @@ fn views(case: &Case) -> (View, View, View, Window, usize) {
     (input, output, residual, window, residual.end() + 64)
 }
 
-/// Runs a case on both sides, and compares the whole arena: what lies around the output stays.
-fn check(shim: &Shim, case: Case, act: Act) {
+/// Runs a case on both sides, and compares the whole arena: what lies around the output stays. Gives how many kernels ran.
+fn check(shim: &Shim, case: Case, act: Act) -> usize {
     let mut random = Random(SplitMix64(case.c_in as u64 * 31 + case.c_out as u64));
     let (input, output, residual, window, len) = views(&case);
     let taps = case.kernel * case.kernel;
@@ -215,11 +223,16 @@ fn check(shim: &Shim, case: Case, act: Act) {
             (Kernel::Conv64x64, [64, 64]),
             (Kernel::Conv128x32, [128, 32]),
             (Kernel::Conv256x16, [256, 16]),
+            (Kernel::Square64x64, [64, 64]),
+            (Kernel::Square128x32, [128, 32]),
+            (Kernel::Square256x16, [256, 16]),
+            // The last three want wide inputs.
             (Kernel::Tensor64x64, [64, 64]),
             (Kernel::Tensor128x32, [128, 32]),
             (Kernel::Tensor256x16, [256, 16]),
         ]
     };
+    let kernels = if case.depthwise || wide(&input) { kernels } else { &kernels[..6] };
     // Numbers in f32 are no activations: the CPU's bytes of them are as they are.
     let float_bytes = |at: usize| {
         let inside = at.checked_sub(output.offset).is_some_and(|d| d % output.stride < 4 * output.channels);
@@ -232,7 +245,7 @@ fn check(shim: &Shim, case: Case, act: Act) {
             [0, _] => [(output.pixels() * case.c_out.div_ceil(4)).div_ceil(128), 1],
             [pixels, channels] => [output.pixels().div_ceil(pixels), case.c_out.div_ceil(channels)],
         };
-        let mut words = vec![0u64; len.div_ceil(8)];
+        let mut words = vec![0u128; len.div_ceil(16)];
         let found: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         found[..len].copy_from_slice(&noise);
         let region: &mut [u8] = bytemuck::cast_slice_mut(&mut weights_region);
@@ -240,6 +253,7 @@ fn check(shim: &Shim, case: Case, act: Act) {
         let differ = found[..len].iter().zip(&wanted).position(|(a, b)| a != b);
         assert_eq!(differ, None, "{kernel:?} {case:?} {act:?}: output at {}", output.offset);
     }
+    kernels.len()
 }
 
 /// Weights, zero points and epilogue as the engine uploads them.
@@ -291,16 +305,16 @@ fn conv_region(
 fn convolutions_equal_scalar() {
     let Some((shim, _turn)) = shim() else { return };
     let (cases, acts) = (cases(), acts());
-    let mut ran = 0;
+    let (mut ran, mut on_fragments) = (0, 0);
     for (i, case) in cases.iter().enumerate() {
         // The last ones, of extremes, with every activation.
         let acts = if case.extreme { &acts[..] } else { &acts[i % acts.len()..][..1] };
         for &act in acts {
-            check(shim, *case, act);
+            on_fragments += usize::from(check(shim, *case, act) == 9);
             ran += 1;
         }
     }
-    assert!(ran > 100, "{ran}");
+    assert!(ran > 130 && on_fragments > 40, "{ran} {on_fragments}");
 }
 
 #[test]

@@ -123,8 +123,8 @@ fn the_program_finds_the_same_on_both() {
     let Some((shim, _turn)) = shim() else { return };
     let machine = Machine::with(shim, &["libcuda.so.1", "libnvrtc.so.12"]);
     let (cpu, _, _) = machine.detect("cpu");
-    for (engine, capability) in [("cuda", "87"), ("auto", "61")] {
-        // Tensor cores from sm_80 on, dot products before.
+    // Dot products, and two kinds of tensor cores.
+    for (engine, capability) in [("auto", "61"), ("cuda", "72"), ("cuda", "87")] {
         let machine = Machine::with(shim, &["libcuda.so.1", "libnvrtc.so.12"]);
         let (gpu, err, code) = machine.set("FAKE_CUDA_CAPABILITY", capability).detect(engine);
         assert_eq!(code, 0, "{err}");

@@ -21,7 +21,7 @@ ARCHITECTURES = [61, 72, 87, 90]
 HERE = os.path.dirname(os.path.abspath(__file__))
 KERNELS = os.path.join(HERE, "../../src/kernels/cuda")
 # Those of kernels::cuda::SOURCES; a test compares them.
-FILES = ["device.cuh", "common.cuh", "conv.cu", "picture.cu", "dynamic.cu", "float.cu", "heads.cu"]
+FILES = ["device.cuh", "common.cuh", "conv.cu", "tensor.cu", "picture.cu", "dynamic.cu", "float.cu", "heads.cu"]
 # Those of kernels::cuda::OPTIONS.
 OPTIONS = ["--std=c++14", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"]
 

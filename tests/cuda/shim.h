@@ -58,9 +58,13 @@ __attribute__((noinline)) static void leave() {
     threadIdx = {running, 0, 0};
 }
 
+/// Forgets the copies that a thread began and did not wait for.
+static void at_end();
+
 static void start() {
     for (;;) {
         body(body_bases, body_args);
+        at_end();
         fibers[running].done = true;
         leave();
     }
@@ -116,10 +120,20 @@ static void block(u32 threads, u32 seed) {
     }
 }
 
+/// Ends the process where an address is none that the instruction takes.
+static inline void demand_multiple(const void *address, size_t of) {
+    if ((size_t)address % of == 0) return;
+    std::fprintf(stderr, "%p is no multiple of %zu\n", address, of);
+    std::abort();
+}
+
 struct Kernel {
     void (*body)(const void *, const void *);
     u32 threads;
     size_t args;
+    const char *name;
+
+    bool begins(const char *with) const { return std::strncmp(name, with, std::strlen(with)) == 0; }
 };
 
 static std::map<std::string, Kernel> &kernels() {
@@ -150,7 +164,7 @@ static void launch(const Kernel &kernel, u32 width, u32 height, const void *base
     static void name(const Bases &bases, const Args &a);                                           \
     static shim::Register name##_registered(                                                       \
         #name, {[](const void *b, const void *a) { name(*(const Bases *)b, *(const Args *)a); },    \
-                threads, sizeof(Args)});                                                           \
+                threads, sizeof(Args), #name});                                                           \
     static void name(const Bases &bases, const Args &a)
 #define DEVICE static inline
 #define DEVICE_METHOD
@@ -188,14 +202,94 @@ template <int M, int N> DEVICE void multiply_fragments(int (&sums)[M][N][4], con
     __syncthreads();
 }
 
-DEVICE u32 from_neighbour(u32 own) {
-    static u32 all[256];
-    all[threadIdx.x] = own;
+/// What `ldmatrix.x4` gives: word `lane % 4` of the row that thread `8 * matrix + lane / 4` of the warp names.
+DEVICE void load_matrices(u32 (&out)[4], const void *row) {
+    static u32 all[256][4];
+    shim::demand_multiple(row, 16);
+    // Read before the barrier, which a GPU has not here: what another warp has not yet copied is missing.
+    std::memcpy(all[threadIdx.x], row, 16);
     __syncthreads();
-    u32 other = all[threadIdx.x ^ 1];
+    u32 warp = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
+    for (u32 matrix = 0; matrix < 4; matrix++) out[matrix] = all[warp + matrix * 8 + lane / 4][lane % 4];
     __syncthreads();
-    return other;
 }
+
+namespace shim {
+
+struct Copy {
+    void *to;
+    const void *from;
+    bool real, ends_group;
+};
+
+/// Copies of each thread that nobody has waited for: their places have what was there before.
+static std::vector<Copy> copies[256];
+
+static void at_end() { copies[running].clear(); }
+
+}  // namespace shim
+
+DEVICE void copy_16(void *to, const void *from, bool real) {
+    shim::demand_multiple(to, 16);
+    shim::demand_multiple(from, 16);
+    shim::copies[threadIdx.x].push_back({to, from, real, false});
+}
+
+DEVICE void end_copies() { shim::copies[threadIdx.x].push_back({nullptr, nullptr, false, true}); }
+
+template <int LEFT> DEVICE void wait_for_copies() {
+    std::vector<shim::Copy> &own = shim::copies[threadIdx.x];
+    long groups = std::count_if(own.begin(), own.end(), [](const shim::Copy &copy) { return copy.ends_group; });
+    auto copy = own.begin();
+    for (; groups > LEFT; copy++) {
+        if (copy->ends_group) {
+            groups--;
+        } else {
+            static const u32 zeros[4] = {0, 0, 0, 0};
+            std::memcpy(copy->to, copy->real ? copy->from : zeros, 16);
+        }
+    }
+    own.erase(own.begin(), copy);
+}
+
+enum { SQUARE_STRIDE = 24 };
+
+/// Here a thread has half a row of a square; on a GPU it is not told what it has.
+DEVICE void load_square_of_pixels(u32 (&out)[2], const u32 *rows) {
+    shim::demand_multiple(rows, 8);
+    u32 lane = threadIdx.x % 32;
+    std::memcpy(out, rows + lane / 2 * 4 + lane % 2 * 2, 8);
+}
+
+DEVICE void load_square_of_cells(u32 (&out)[2], const u32 *rows) { load_square_of_pixels(out, rows); }
+
+template <int M, int N> DEVICE void multiply_squares(int (&sums)[M][N][8], const u32 (&from)[M][2], const u32 (&by)[N][2]) {
+    static u32 all_from[256][M][2], all_by[256][N][2];
+    std::memcpy(all_from[threadIdx.x], from, sizeof(from));
+    std::memcpy(all_by[threadIdx.x], by, sizeof(by));
+    __syncthreads();
+    u32 warp = threadIdx.x / 32 * 32, lane = threadIdx.x % 32;
+    for (int m = 0; m < M; m++) {
+        for (int n = 0; n < N; n++) {
+            for (u32 i = 0; i < 8; i++) {
+                for (u32 k = 0; k < 16; k++) {
+                    u32 a = all_from[warp + lane / 2 * 2 + k / 8][m][k / 4 % 2];
+                    u32 b = all_by[warp + (lane % 2 * 8 + i) * 2 + k / 8][n][k / 4 % 2];
+                    sums[m][n][i] += (s8)(a >> k % 4 * 8) * (s8)(b >> k % 4 * 8);
+                }
+            }
+        }
+    }
+    __syncthreads();
+}
+
+DEVICE void store_square(int *rows, const int (&sums)[8]) {
+    shim::demand_multiple(rows, 32);
+    u32 lane = threadIdx.x % 32;
+    std::memcpy(rows + lane / 2 * SQUARE_STRIDE + lane % 2 * 8, sums, sizeof(sums));
+}
+
+DEVICE void warp_barrier() { __syncthreads(); }
 
 DEVICE u32 max4(u32 a, u32 b) {
     u32 out = 0;

@@ -9,7 +9,7 @@ use crate::engine::place::Placement;
 use crate::engine::prepare::window;
 use crate::kernels::cuda::{
     BOX_LOGITS, ConvArgs, CountArgs, ExciteArgs, GateArgs, Kernel, MeanArgs, MixArgs, POSITIONS, PictureArgs,
-    Region, RouteArgs, RoutingArgs, SUMMED, SumArgs, SurvivorArgs, aligned,
+    Region, RouteArgs, RoutingArgs, SUMMED, SumArgs, SurvivorArgs, aligned, wide,
 };
 use crate::kernels::{CELL_CHANNELS, STORED_OFFSET, View};
 use crate::model::graph::{ConvShape, NodeId, RoutingKind};
@@ -23,8 +23,9 @@ const RUNS: usize = 64;
 /// Bytes of [`Region::Host`] before the picture: threshold, then counts.
 const CONTROL: usize = 64;
 const _: () = assert!(HostPlaces::count(MAX_LEVELS) <= CONTROL && 4 * MAX_LEVELS <= COUNTERS);
-/// Compute capability from which on tensor cores multiply bytes as the kernels do.
-const TENSOR_CORES: u32 = 80;
+/// Compute capabilities from which on tensor cores multiply bytes: by wmma, and by mma with asynchronous copies.
+const SQUARES: u32 = 72;
+const FRAGMENTS: u32 = 80;
 
 /// Where the host finds things in [`Region::Host`].
 #[derive(Debug, Clone, Default)]
@@ -87,7 +88,7 @@ pub fn plan(model: &Model, placement: &Placement, placed: &[Placed], capability:
         scratch: Scratch { next: COUNTERS, most: COUNTERS },
         host,
         id: 0,
-        tensor_cores: capability >= TENSOR_CORES,
+        capability,
     };
     for (id, node) in model.graph.nodes.iter().enumerate() {
         planner.id = id;
@@ -123,7 +124,7 @@ struct Planner<'a> {
     scratch: Scratch,
     host: HostPlaces,
     id: NodeId,
-    tensor_cores: bool,
+    capability: u32,
 }
 
 fn arena(view: &View) -> u32 {
@@ -220,15 +221,16 @@ impl Planner<'_> {
             constants: places.constants,
             ..self.conv_args(node, shape, act, output)
         };
-        self.convolve(shape, &args);
+        self.convolve(node, shape, &args);
     }
 
-    fn convolve(&mut self, shape: &ConvShape, args: &ConvArgs) {
+    fn convolve(&mut self, node: &QNode, shape: &ConvShape, args: &ConvArgs) {
         let (pixels, channels) = (args.geometry.pixels as usize, args.geometry.channels as usize);
         if shape.is_depthwise() {
             return self.launch_flat(Kernel::Depthwise, pixels * channels.div_ceil(4), args.words());
         }
-        let (kernel, tile) = tile(channels, self.tensor_cores);
+        let units = units(self.capability, wide(&self.view(node.inputs[0])));
+        let (kernel, tile) = tile(channels, units);
         self.launch(kernel, [pixels.div_ceil(tile[0]), channels.div_ceil(tile[1])], args.words());
     }
 
@@ -337,7 +339,7 @@ impl Planner<'_> {
             constants: places.constants,
             ..self.conv_args(node, shape, act, output)
         };
-        self.convolve(shape, &args);
+        self.convolve(node, shape, &args);
     }
 
     fn squeeze_excite(
@@ -402,14 +404,35 @@ fn picture(input: &View, output: &View) -> PictureArgs {
     }
 }
 
+/// What multiplies a dense convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Units {
+    Dots,
+    Squares,
+    Fragments,
+}
+
+/// The fastest there are, for an input that is or is not [`wide`].
+fn units(capability: u32, wide: bool) -> Units {
+    match capability {
+        FRAGMENTS.. if wide => Units::Fragments,
+        SQUARES.. => Units::Squares,
+        _ => Units::Dots,
+    }
+}
+
 /// Kernel and tile (pixels, channels) for so many output channels: the one that computes the fewest in vain, a
 /// narrower one counted as slower, since it reads its input more often.
-fn tile(channels: usize, tensor_cores: bool) -> (Kernel, [usize; 2]) {
-    let of = |dots, tensors| if tensor_cores { tensors } else { dots };
+fn tile(channels: usize, units: Units) -> (Kernel, [usize; 2]) {
+    let of = |dots, squares, fragments| match units {
+        Units::Dots => dots,
+        Units::Squares => squares,
+        Units::Fragments => fragments,
+    };
     let tiles = [
-        (of(Kernel::Conv64x64, Kernel::Tensor64x64), [64, 64], 10),
-        (of(Kernel::Conv128x32, Kernel::Tensor128x32), [128, 32], 11),
-        (of(Kernel::Conv256x16, Kernel::Tensor256x16), [256, 16], 13),
+        (of(Kernel::Conv64x64, Kernel::Square64x64, Kernel::Tensor64x64), [64, 64], 10),
+        (of(Kernel::Conv128x32, Kernel::Square128x32, Kernel::Tensor128x32), [128, 32], 11),
+        (of(Kernel::Conv256x16, Kernel::Square256x16, Kernel::Tensor256x16), [256, 16], 13),
     ];
     let cost = |width: usize, weight: usize| channels.next_multiple_of(width) * weight;
     let [wide, rest @ ..] = tiles;
@@ -425,7 +448,15 @@ mod tests {
 
     #[test]
     fn tiles_fit_their_channels() {
-        let width = |channels| tile(channels, false).1[1];
+        let width = |channels| tile(channels, Units::Dots).1[1];
         assert_eq!([1, 16, 17, 32, 48, 64, 80, 128, 255].map(width), [16, 16, 32, 32, 16, 64, 16, 64, 64]);
+    }
+
+    #[test]
+    fn each_generation_has_its_units() {
+        let of = |capability| [false, true].map(|wide| units(capability, wide));
+        assert_eq!([61, 70].map(of), [[Units::Dots; 2]; 2]);
+        assert_eq!([72, 75].map(of), [[Units::Squares; 2]; 2]);
+        assert_eq!([80, 87, 90].map(of), [[Units::Squares, Units::Fragments]; 3]);
     }
 }

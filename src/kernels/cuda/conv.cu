@@ -3,7 +3,7 @@
 // Rows are output pixels, columns output channels; a step is four input channels of one tap, one 32-bit word of a
 // pixel and of a weight. Weights lie as the model file has them: [c_out / 16][tap][depth / 4][16][4].
 // A block of 128 threads computes PIXELS x CHANNELS sums in rounds of 8 steps. Shared memory holds two rounds: the
-// next is fetched to registers while this one is multiplied, by dot products (sm_61) or on tensor cores (sm_80).
+// next is fetched to registers while this one is multiplied, by dot products (sm_61). tensor.cu has tensor cores.
 
 /// What a convolution reads and writes, and where; views' strides are in bytes.
 struct Geometry {
@@ -82,6 +82,9 @@ DEVICE void emit(const Bases &bases, const ConvArgs &a, const Channel *channels,
 /// Sums of one thread, and one round's products: with dot products of four bytes. A thread has 8 pixels x 4 channels.
 template <int PIXELS, int CHANNELS> struct Dots {
     enum { ROWS = 8, COLUMNS = 4 };
+    // Eight words more than a row has, so that what a warp stores or loads falls into 32 banks.
+    typedef u32 Pixels[STEPS][PIXELS + 8];
+    typedef u32 Cells[STEPS][CHANNELS + 8];
     int sums[ROWS][COLUMNS];
     int row, column;
 
@@ -90,7 +93,13 @@ template <int PIXELS, int CHANNELS> struct Dots {
         row = thread / (CHANNELS / COLUMNS) * ROWS;
     }
 
-    DEVICE_METHOD void add(const u32 (&pixels)[STEPS][PIXELS + 8], const u32 (&cells)[STEPS][CHANNELS + 8]) {
+    DEVICE_METHOD void put_pixel(Pixels &pixels, int step, int pixel, u32 word) { pixels[step][pixel] = word; }
+
+    DEVICE_METHOD void put_cell(Cells &cells, int step, int channel, const uint4 &cell) {
+        *(uint4 *)&cells[step][channel] = cell;
+    }
+
+    DEVICE_METHOD void add(const Pixels &pixels, const Cells &cells) {
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
             uint4 low = *(const uint4 *)&pixels[step][row], high = *(const uint4 *)&pixels[step][row + 4];
@@ -115,72 +124,38 @@ template <int PIXELS, int CHANNELS> struct Dots {
     }
 };
 
-/// The same on tensor cores: a round is one step of 32 input channels. A warp has `16 * M` pixels x `8 * N` channels.
-template <int PIXELS, int CHANNELS> struct Tensors {
-    enum { ACROSS = CHANNELS == 64 ? 2 : 1, M = PIXELS * ACROSS / 64, N = CHANNELS / ACROSS / 8 };
-    int sums[M][N][4];
-    int lane, row, column;
+/// Where the taps of a tile's pixels begin in the input.
+template <int PIXELS> struct Corners {
+    int y[PIXELS], x[PIXELS];
 
-    DEVICE_METHOD Tensors(int thread) : sums() {
-        int warp = thread / 32;
-        lane = thread % 32;
-        row = warp / ACROSS * 16 * M;
-        column = warp % ACROSS * 8 * N;
+    DEVICE_METHOD void set(const ConvArgs &a, u32 first_pixel, int thread) {
+        for (int m = thread; m < PIXELS; m += CONV_THREADS) {
+            u32 pixel = first_pixel + m;
+            // A pixel that is none lies outside the picture with all its taps.
+            bool real = pixel < a.pixels;
+            y[m] = real ? (int)(pixel / a.out_width * a.stride) - (int)a.pad_top : -(1 << 28);
+            x[m] = real ? (int)(pixel % a.out_width * a.stride) - (int)a.pad_left : 0;
+        }
     }
 
-    DEVICE_METHOD void add(const u32 (&pixels)[STEPS][PIXELS + 8], const u32 (&cells)[STEPS][CHANNELS + 8]) {
-        u32 from[M][4], by[N][2];
-        int group = lane / 4, step = lane % 4;
-#pragma unroll
-        for (int m = 0; m < M; m++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) from[m][i] = pixels[step + i / 2 * 4][row + m * 16 + i % 2 * 8 + group];
-        }
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-            by[n][0] = cells[step][column + n * 8 + group];
-            by[n][1] = cells[step + 4][column + n * 8 + group];
-        }
-        multiply_fragments<M, N>(sums, from, by);
-    }
-
-    /// A thread has two channels of two pixels; with its neighbour's it has four channels of one.
-    DEVICE_METHOD void store(const Bases &bases, const ConvArgs &a, u32 first_pixel, u32 first_channel) {
-        bool odd = lane % 2;
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-            u32 c = first_channel + column + n * 8 + lane % 4 / 2 * 4;
-            Channel channels[4];
-            if (c < a.channels) load_channels(bases, a, c, channels);
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                const int *own = sums[m][n];
-                int first = (int)from_neighbour((u32)(odd ? own[0] : own[2]));
-                int second = (int)from_neighbour((u32)(odd ? own[1] : own[3]));
-                int four[4] = {odd ? first : own[0], odd ? second : own[1], odd ? own[2] : first, odd ? own[3] : second};
-                u32 pixel = first_pixel + row + m * 16 + lane / 4 + (odd ? 8 : 0);
-                if (c < a.channels) emit(bases, a, channels, pixel, c, four);
-            }
-        }
+    /// What the cursor's tap reads of a pixel: of the input, or of what pads it.
+    DEVICE_METHOD const u8 *tap(const ConvArgs &a, int m, const Cursor &cursor, const u8 *input, const u8 *pad_row) const {
+        u32 row = (u32)(y[m] + cursor.ky * (int)a.dilation), column = (u32)(x[m] + cursor.kx * (int)a.dilation);
+        bool inside = row < a.in_height && column < a.in_width;
+        return (inside ? input + (row * a.in_width + column) * a.in_stride : pad_row) + cursor.word * 4;
     }
 };
 
+/// A tile, its input fetched word by word through registers: for any input.
 template <int PIXELS, int CHANNELS, class Sums> DEVICE void conv_tile(const Bases &bases, const ConvArgs &a) {
-    // Eight words more than a row has, so that what a warp stores or loads falls into 32 banks.
-    SHARED ALIGNED(16) u32 pixels[2][STEPS][PIXELS + 8];
-    SHARED ALIGNED(16) u32 cells[2][STEPS][CHANNELS + 8];
-    SHARED int corner_y[PIXELS], corner_x[PIXELS];
+    SHARED ALIGNED(32) typename Sums::Pixels pixels[2];
+    SHARED ALIGNED(32) typename Sums::Cells cells[2];
+    SHARED Corners<PIXELS> corners;
     const int FETCHED = PIXELS * STEPS / CONV_THREADS;
 
     int thread = threadIdx.x;
     u32 first_pixel = blockIdx.x * PIXELS, first_channel = blockIdx.y * CHANNELS;
-    for (int m = thread; m < PIXELS; m += CONV_THREADS) {
-        u32 pixel = first_pixel + m;
-        // A pixel that is none lies outside the picture with all its taps.
-        bool real = pixel < a.pixels;
-        corner_y[m] = real ? (int)(pixel / a.out_width * a.stride) - (int)a.pad_top : -(1 << 28);
-        corner_x[m] = real ? (int)(pixel % a.out_width * a.stride) - (int)a.pad_left : 0;
-    }
+    corners.set(a, first_pixel, thread);
     __syncthreads();
 
     const u8 *input = at(bases, a.input), *pad_row = at(bases, a.pad_row);
@@ -203,14 +178,10 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void conv_tile(const Base
     for (int round = 0; round <= rounds; round++) {
         if (round < rounds) {
             bool real = round * STEPS + own < steps;
-            int dy = cursor.ky * (int)a.dilation, dx = cursor.kx * (int)a.dilation;
 #pragma unroll
             for (int i = 0; i < FETCHED; i++) {
-                int m = own_pixel + i * (CONV_THREADS / STEPS);
-                int y = corner_y[m] + dy, x = corner_x[m] + dx;
-                bool inside = (u32)y < a.in_height && (u32)x < a.in_width;
-                const u8 *from = inside ? input + ((u32)y * a.in_width + (u32)x) * a.in_stride : pad_row;
-                fetched[i] = real ? load_word(from + cursor.word * 4, aligned) : 0;
+                const u8 *from = corners.tap(a, own_pixel + i * (CONV_THREADS / STEPS), cursor, input, pad_row);
+                fetched[i] = real ? load_word(from, aligned) : 0;
             }
             cursor.skip(STEPS, kernel, depth);
             int step = round * STEPS + cell_step;
@@ -225,10 +196,10 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void conv_tile(const Base
             int half = round % 2;
 #pragma unroll
             for (int i = 0; i < FETCHED; i++) {
-                pixels[half][own][own_pixel + i * (CONV_THREADS / STEPS)] = fetched[i];
+                sums.put_pixel(pixels[half], own, own_pixel + i * (CONV_THREADS / STEPS), fetched[i]);
             }
             if (thread < CHANNELS / 4 * STEPS) {
-                *(uint4 *)&cells[half][cell_step][thread / 32 * 16 + thread % 4 * 4] = fetched_cell;
+                sums.put_cell(cells[half], cell_step, thread / 32 * 16 + thread % 4 * 4, fetched_cell);
             }
         }
         __syncthreads();
@@ -239,9 +210,6 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void conv_tile(const Base
 KERNEL(conv_64x64, CONV_THREADS, ConvArgs) { conv_tile<64, 64, Dots<64, 64>>(bases, a); }
 KERNEL(conv_128x32, CONV_THREADS, ConvArgs) { conv_tile<128, 32, Dots<128, 32>>(bases, a); }
 KERNEL(conv_256x16, CONV_THREADS, ConvArgs) { conv_tile<256, 16, Dots<256, 16>>(bases, a); }
-KERNEL(tensor_64x64, CONV_THREADS, ConvArgs) { conv_tile<64, 64, Tensors<64, 64>>(bases, a); }
-KERNEL(tensor_128x32, CONV_THREADS, ConvArgs) { conv_tile<128, 32, Tensors<128, 32>>(bases, a); }
-KERNEL(tensor_256x16, CONV_THREADS, ConvArgs) { conv_tile<256, 16, Tensors<256, 16>>(bases, a); }
 
 /// One thread for four channels of one output pixel; weights [tap][channels rounded up to 16].
 KERNEL(depthwise, 128, ConvArgs) {

@@ -12,10 +12,11 @@ use super::ops::{FloatAct, Window};
 use super::{Act, View};
 
 /// Sources in their order: each uses what those before it define. The first is what a shim replaces.
-pub const SOURCES: [(&str, &str); 7] = [
+pub const SOURCES: [(&str, &str); 8] = [
     ("device.cuh", include_str!("device.cuh")),
     ("common.cuh", include_str!("common.cuh")),
     ("conv.cu", include_str!("conv.cu")),
+    ("tensor.cu", include_str!("tensor.cu")),
     ("picture.cu", include_str!("picture.cu")),
     ("dynamic.cu", include_str!("dynamic.cu")),
     ("float.cu", include_str!("float.cu")),
@@ -102,11 +103,17 @@ kernels! {
     Conv128x32 = "conv_128x32", 128, ConvArgs;
     /// Dense convolution, 256 pixels x 16 channels a block.
     Conv256x16 = "conv_256x16", 128, ConvArgs;
-    /// As [`Kernel::Conv64x64`], on tensor cores.
+    /// As [`Kernel::Conv64x64`], on tensor cores from 7.2 on.
+    Square64x64 = "square_64x64", 128, ConvArgs;
+    /// As [`Kernel::Conv128x32`], on tensor cores from 7.2 on.
+    Square128x32 = "square_128x32", 128, ConvArgs;
+    /// As [`Kernel::Conv256x16`], on tensor cores from 7.2 on.
+    Square256x16 = "square_256x16", 128, ConvArgs;
+    /// As [`Kernel::Conv64x64`], on tensor cores from 8.0 on, of a [`wide`] input.
     Tensor64x64 = "tensor_64x64", 128, ConvArgs;
-    /// As [`Kernel::Conv128x32`], on tensor cores.
+    /// As [`Kernel::Conv128x32`], on tensor cores from 8.0 on, of a [`wide`] input.
     Tensor128x32 = "tensor_128x32", 128, ConvArgs;
-    /// As [`Kernel::Conv256x16`], on tensor cores.
+    /// As [`Kernel::Conv256x16`], on tensor cores from 8.0 on, of a [`wide`] input.
     Tensor256x16 = "tensor_256x16", 128, ConvArgs;
     /// Depthwise convolution.
     Depthwise = "depthwise", 128, ConvArgs;
@@ -262,6 +269,11 @@ pub mod flag {
 /// Whether all pixels begin at multiples of 4.
 pub fn aligned(view: &View) -> bool {
     view.offset.is_multiple_of(4) && view.stride.is_multiple_of(4)
+}
+
+/// Whether all pixels begin at multiples of 16 and have whole words of 16 channels.
+pub fn wide(view: &View) -> bool {
+    [view.offset, view.stride, view.channels].iter().all(|n| n.is_multiple_of(16))
 }
 
 impl Geometry {
