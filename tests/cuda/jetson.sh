@@ -2,7 +2,7 @@
 # Everything that wants a real GPU, on a Jetson or any machine with an NVIDIA GPU: the engine against the CPU's bit for
 # bit, its latency, 10,000 frames without a leak, and compute-sanitizer where it is installed.
 #
-#     tests/cuda/jetson.sh [ONNX of the same network, for trtexec]
+#     tests/cuda/jetson.sh [MODEL.onnx [CHECKPOINT.pt]]    the default model's network, for other engines
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 step() { printf '\n== %s\n' "$1"; }
@@ -34,9 +34,12 @@ else
     echo "not looked for: compute-sanitizer is not installed"
 fi
 
-step "TensorRT"
+step "other engines"
 if [ $# -gt 0 ] && command -v trtexec > /dev/null; then
     trtexec --onnx="$1" --int8 --fp16 --useCudaGraph | grep -E 'Latency|Throughput'
 else
-    echo "not compared: give an ONNX file, and have trtexec in PATH"
+    echo "TensorRT is not compared: give an ONNX file, and have trtexec in PATH"
+fi
+if [ $# -gt 0 ]; then
+    python3 tests/cuda/peers.py target/release/ghostlight models/default.safetensors "$@"
 fi
