@@ -18,6 +18,8 @@ import sys
 import tempfile
 
 ARCHITECTURES = [61, 72, 87, 90]
+# What multiplies and copies, and from which of them on.
+INSTRUCTIONS = {"dp4a.u32.s32": 61, "wmma.mma.sync": 72, "mma.sync.aligned.m16n8k32": 80, "cp.async.cg": 80}
 HERE = os.path.dirname(os.path.abspath(__file__))
 KERNELS = os.path.join(HERE, "../../src/kernels/cuda")
 # Those of kernels::cuda::SOURCES; a test compares them.
@@ -89,11 +91,13 @@ def main():
         ptx = compile_ptx(nvrtc, source, architecture)
         missing = [k for k in kernels if f".entry {k}(" not in ptx]
         fused = re.findall(r"\s(fma\S*|mad\S*\.f\d\d)\s", ptx)
-        dots = len(re.findall(r"dp4a\.u32\.s32", ptx))
-        print(f"sm_{architecture}  {len(kernels)} kernels, {len(ptx)} bytes of PTX, {dots} dp4a")
-        failed += len(missing) + len(fused) + (dots == 0) + report(ptxas, ptx, architecture)
-        if missing or fused:
-            print(f"sm_{architecture}  missing {missing}, fused {sorted(set(fused))}")
+        counts = {name: ptx.count(name) for name in INSTRUCTIONS}
+        wrong = [name for name, since in INSTRUCTIONS.items() if (counts[name] > 0) != (architecture >= since)]
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        print(f"sm_{architecture}  {len(kernels)} kernels, {len(ptx)} bytes of PTX, {listed}")
+        failed += len(missing) + len(fused) + len(wrong) + report(ptxas, ptx, architecture)
+        if missing or fused or wrong:
+            print(f"sm_{architecture}  missing {missing}, fused {sorted(set(fused))}, too few or too early {wrong}")
     if failed:
         sys.exit(f"{failed} faults")
 
