@@ -10,10 +10,12 @@
 typedef void *Handle;
 typedef u64 Address;
 
-enum { CAPABILITY = 87 };
 enum { OUT_OF_MEMORY = 2, INVALID = 1, NO_DEVICE = 100, INVALID_IMAGE = 200, INVALID_HANDLE = 400 };
 
 static const char IMAGE[] = "machine code of the shim";
+
+/// Compute capability where the environment names none.
+static long usual_capability = 87;
 
 static long variable(const char *name, long otherwise) {
     const char *text = std::getenv(name);
@@ -84,7 +86,7 @@ int cuDeviceGetName(char *name, int room, int device) {
     return device == 7 ? 0 : INVALID;
 }
 int cuDeviceGetAttribute(int *value, unsigned attribute, int device) {
-    long capability = variable("FAKE_CUDA_CAPABILITY", CAPABILITY);
+    long capability = variable("FAKE_CUDA_CAPABILITY", usual_capability);
     if (device != 7 || (attribute != 75 && attribute != 76)) return INVALID;
     *value = (int)(attribute == 75 ? capability / 10 : capability % 10);
     return 0;
@@ -139,7 +141,7 @@ int cuLaunchKernel(Handle function, unsigned x, unsigned y, unsigned z, unsigned
                    unsigned shared, Handle stream, void **parameters, void **) {
     const shim::Kernel *kernel = (const shim::Kernel *)function;
     // On a GPU that lacks their instructions these stop with a fault.
-    long capability = variable("FAKE_CUDA_CAPABILITY", CAPABILITY);
+    long capability = variable("FAKE_CUDA_CAPABILITY", usual_capability);
     if (kernel->begins("square_") && capability < 72) return INVALID;
     if (kernel->begins("tensor_") && capability < 80) return INVALID;
     if (!capturing || stream != &current || z != 1 || shared || !x || !y || threads != kernel->threads) return INVALID;
@@ -187,6 +189,9 @@ void shim_held(u64 *held) {
     held[2] = (u64)graphs;
     held[3] = (u64)executables;
 }
+
+/// What the GPU is from now on.
+void shim_become(long capability) { usual_capability = capability; }
 
 /// Runs one kernel; false where there is none of that name with so many words of arguments.
 bool shim_launch(const char *name, u32 width, u32 height, const void *bases, const u32 *args, size_t words) {

@@ -140,12 +140,15 @@ fn small_networks_equal_the_cpu_layer_by_layer() {
     assert_eq!(shim.held(), [0; 4], "all is given back");
 }
 
-/// Layer shapes of the three models, at scale n.
+/// Layer shapes of the three models, at scale n, on dot products and on both kinds of tensor cores.
 #[test]
 fn whole_networks_equal_the_cpu_layer_by_layer() {
-    let Some((_, _turn)) = shim() else { return };
+    let Some((shim, _turn)) = shim() else { return };
     for name in ["yolov8n", "yolov8n-dynamicconv", "yolov8n-c2f-dynamicconv"] {
-        compare(name, &model_of(&whole(name)), [64, 96]);
+        let model = model_of(&whole(name));
+        for capability in [61, 72, 87] {
+            shim.with_capability(capability, || compare(name, &model, [64, 96]));
+        }
     }
 }
 

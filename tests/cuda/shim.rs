@@ -1,6 +1,6 @@
 //! The kernels as a library for the host: compiled once per test process, and loaded under the names of CUDA's.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_long, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -13,7 +13,11 @@ pub struct Shim {
     pub folder: PathBuf,
     launch: extern "C" fn(*const c_char, u32, u32, *const [u64; 4], *const u32, usize) -> bool,
     held: extern "C" fn(*mut u64),
+    become_one: extern "C" fn(c_long),
 }
+
+/// Compute capability of the shim's GPU.
+const USUAL: c_long = 87;
 
 /// One at a time: the library has one GPU, and no locks.
 static TURN: Mutex<()> = Mutex::new(());
@@ -39,6 +43,13 @@ impl Shim {
         let done =
             (self.launch)(name.as_ptr(), grid[0] as u32, grid[1] as u32, &bases, args.as_ptr(), args.len());
         assert!(done, "{kernel:?} takes other arguments");
+    }
+
+    /// Runs `work` on a GPU of another compute capability: 72 for 7.2.
+    pub fn with_capability(&self, capability: c_long, work: impl FnOnce()) {
+        (self.become_one)(capability);
+        work();
+        (self.become_one)(USUAL);
     }
 
     /// Bytes, blocks and graphs that were not given back.
@@ -99,16 +110,17 @@ fn build() -> Option<Shim> {
         address
     };
     // SAFETY: driver.cpp defines functions of these types.
-    let (launch, held) = unsafe {
+    let (launch, held, become_one) = unsafe {
         (
             std::mem::transmute::<
                 *mut c_void,
                 extern "C" fn(*const c_char, u32, u32, *const [u64; 4], *const u32, usize) -> bool,
             >(symbol("shim_launch")),
             std::mem::transmute::<*mut c_void, extern "C" fn(*mut u64)>(symbol("shim_held")),
+            std::mem::transmute::<*mut c_void, extern "C" fn(c_long)>(symbol("shim_become")),
         )
     };
-    Some(Shim { folder, launch, held })
+    Some(Shim { folder, launch, held, become_one })
 }
 
 fn load(path: &Path) -> *mut c_void {
