@@ -159,8 +159,9 @@ fn views(case: &Case) -> (View, View, View, Window, usize) {
     (input, output, residual, window, residual.end() + 64)
 }
 
-/// Runs a case on both sides, and compares the whole arena: what lies around the output stays. Gives how many kernels ran.
-fn check(shim: &Shim, case: Case, act: Act) -> usize {
+/// Runs a case on both sides, and compares the whole arena: what lies around the output stays. Gives
+/// whether the kernels for wide inputs were among them.
+fn check(shim: &Shim, case: Case, act: Act) -> bool {
     let mut random = Random(SplitMix64(case.c_in as u64 * 31 + case.c_out as u64));
     let (input, output, residual, window, len) = views(&case);
     let taps = case.kernel * case.kernel;
@@ -253,7 +254,7 @@ fn check(shim: &Shim, case: Case, act: Act) -> usize {
         let differ = found[..len].iter().zip(&wanted).position(|(a, b)| a != b);
         assert_eq!(differ, None, "{kernel:?} {case:?} {act:?}: output at {}", output.offset);
     }
-    kernels.len()
+    kernels.iter().any(|&(kernel, _)| kernel == Kernel::Tensor64x64)
 }
 
 /// Weights, zero points and epilogue as the engine uploads them.
@@ -310,7 +311,7 @@ fn convolutions_equal_scalar() {
         // The last ones, of extremes, with every activation.
         let acts = if case.extreme { &acts[..] } else { &acts[i % acts.len()..][..1] };
         for &act in acts {
-            on_fragments += usize::from(check(shim, *case, act) == 9);
+            on_fragments += usize::from(check(shim, *case, act));
             ran += 1;
         }
     }

@@ -164,7 +164,7 @@ static void launch(const Kernel &kernel, u32 width, u32 height, const void *base
     static void name(const Bases &bases, const Args &a);                                           \
     static shim::Register name##_registered(                                                       \
         #name, {[](const void *b, const void *a) { name(*(const Bases *)b, *(const Args *)a); },    \
-                threads, sizeof(Args), #name});                                                           \
+                threads, sizeof(Args), #name});                                                    \
     static void name(const Bases &bases, const Args &a)
 #define DEVICE static inline
 #define DEVICE_METHOD
@@ -252,16 +252,12 @@ template <int LEFT> DEVICE void wait_for_copies() {
     own.erase(own.begin(), copy);
 }
 
-enum { SQUARE_STRIDE = 24 };
-
 /// Here a thread has half a row of a square; on a GPU it is not told what it has.
-DEVICE void load_square_of_pixels(u32 (&out)[2], const u32 *rows) {
+template <bool CELLS> DEVICE void load_square(u32 (&out)[2], const u32 *rows) {
     shim::demand_multiple(rows, 8);
     u32 lane = threadIdx.x % 32;
     std::memcpy(out, rows + lane / 2 * 4 + lane % 2 * 2, 8);
 }
-
-DEVICE void load_square_of_cells(u32 (&out)[2], const u32 *rows) { load_square_of_pixels(out, rows); }
 
 template <int M, int N> DEVICE void multiply_squares(int (&sums)[M][N][8], const u32 (&from)[M][2], const u32 (&by)[N][2]) {
     static u32 all_from[256][M][2], all_by[256][N][2];
@@ -283,10 +279,10 @@ template <int M, int N> DEVICE void multiply_squares(int (&sums)[M][N][8], const
     __syncthreads();
 }
 
-DEVICE void store_square(int *rows, const int (&sums)[8]) {
+template <int STRIDE> DEVICE void store_square(int *rows, const int (&sums)[8]) {
     shim::demand_multiple(rows, 32);
     u32 lane = threadIdx.x % 32;
-    std::memcpy(rows + lane / 2 * SQUARE_STRIDE + lane % 2 * 8, sums, sizeof(sums));
+    std::memcpy(rows + lane / 2 * STRIDE + lane % 2 * 8, sums, sizeof(sums));
 }
 
 DEVICE void warp_barrier() { __syncthreads(); }

@@ -124,6 +124,24 @@ template <int PIXELS, int CHANNELS> struct Dots {
     }
 };
 
+/// The quarter of a cell that a thread fetches in each round: four channels at one step.
+struct Quarter {
+    int step, channel, thread;
+
+    DEVICE_METHOD Quarter(int thread)
+        : step(thread / 4 % STEPS), channel(thread / 32 * 16 + thread % 4 * 4), thread(thread) {}
+
+    /// Whether a tile so wide has one for this thread.
+    DEVICE_METHOD bool within(int channels) const { return thread < channels / 4 * STEPS; }
+
+    /// Where it lies for a round of a tile; null past the last step or channel.
+    DEVICE_METHOD const uint4 *of(const ConvArgs &a, const uint4 *weights, u32 first_channel, int round, int steps) const {
+        int block = (int)first_channel / 16 + thread / 32, at = round * STEPS + step;
+        bool real = block < (int)div_up(a.channels, 16) && at < steps;
+        return real ? weights + (block * steps + at) * 4 + thread % 4 : nullptr;
+    }
+};
+
 /// Where the taps of a tile's pixels begin in the input.
 template <int PIXELS> struct Corners {
     int y[PIXELS], x[PIXELS];
@@ -162,12 +180,11 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void conv_tile(const Base
     const uint4 *weights = at_as<const uint4>(bases, a.weights);
     bool aligned = a.flags & INPUT_ALIGNED;
     int depth = (int)a.depth, kernel = (int)a.kernel;
-    int steps = kernel * kernel * depth, blocks = (int)div_up(a.channels, 16);
+    int steps = kernel * kernel * depth;
 
     // This thread fetches step `own` of each round, for every 16th pixel, and one quarter of a cell.
     int own = thread % STEPS, own_pixel = thread / STEPS;
-    int cell_step = thread / 4 % STEPS, cell_block = (int)first_channel / 16 + thread / 32;
-    bool fetches_cell = thread < CHANNELS / 4 * STEPS && cell_block < blocks;
+    Quarter quarter(thread);
     Cursor cursor = {0, 0, 0};
     cursor.skip(own, kernel, depth);
 
@@ -184,11 +201,9 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void conv_tile(const Base
                 fetched[i] = real ? load_word(from, aligned) : 0;
             }
             cursor.skip(STEPS, kernel, depth);
-            int step = round * STEPS + cell_step;
-            if (fetches_cell && step < steps) {
-                fetched_cell = constant(weights + (cell_block * steps + step) * 4 + thread % 4);
-            } else {
-                fetched_cell.x = fetched_cell.y = fetched_cell.z = fetched_cell.w = 0;
+            if (quarter.within(CHANNELS)) {
+                const uint4 *from = quarter.of(a, weights, first_channel, round, steps);
+                fetched_cell = from ? constant(from) : uint4{0, 0, 0, 0};
             }
         }
         if (round > 0) sums.add(pixels[(round - 1) % 2], cells[(round - 1) % 2]);
@@ -198,9 +213,7 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void conv_tile(const Base
             for (int i = 0; i < FETCHED; i++) {
                 sums.put_pixel(pixels[half], own, own_pixel + i * (CONV_THREADS / STEPS), fetched[i]);
             }
-            if (thread < CHANNELS / 4 * STEPS) {
-                sums.put_cell(cells[half], cell_step, thread / 32 * 16 + thread % 4 * 4, fetched_cell);
-            }
+            if (quarter.within(CHANNELS)) sums.put_cell(cells[half], quarter.step, quarter.channel, fetched_cell);
         }
         __syncthreads();
     }

@@ -83,29 +83,17 @@ template <int LEFT> DEVICE void wait_for_copies() {
 #endif
 }
 
-/// Words from one row of 16 sums to the next in shared memory; rows begin at multiples of 32 bytes.
-enum { SQUARE_STRIDE = 24 };
-
-/// 16 rows of 16 bytes from shared memory: a warp's fragment of pixels. For sm_72 and newer, as all of squares.
-DEVICE void load_square_of_pixels(u32 (&out)[2], const u32 *rows) {
+/// 16 rows of 16 bytes from shared memory: a warp's fragment of pixels, or of cells, where a row has one channel's weights.
+/// For sm_72 and newer, as all of squares.
+template <bool CELLS> DEVICE void load_square(u32 (&out)[2], const u32 *rows) {
 #if __CUDA_ARCH__ >= 720
-    asm volatile("wmma.load.a.sync.aligned.row.m16n16k16.s8 {%0, %1}, [%2], 16;"
-                 : "=r"(out[0]), "=r"(out[1])
-                 : "l"(rows)
-                 : "memory");
-#else
-    out[0] = out[1] = rows[0];
-    __trap();
-#endif
-}
-
-/// The same of cells: a row has one channel's weights.
-DEVICE void load_square_of_cells(u32 (&out)[2], const u32 *rows) {
-#if __CUDA_ARCH__ >= 720
-    asm volatile("wmma.load.b.sync.aligned.col.m16n16k16.s8 {%0, %1}, [%2], 16;"
-                 : "=r"(out[0]), "=r"(out[1])
-                 : "l"(rows)
-                 : "memory");
+    if (CELLS) {
+        asm volatile("wmma.load.b.sync.aligned.col.m16n16k16.s8 {%0, %1}, [%2], 16;"
+                     : "=r"(out[0]), "=r"(out[1]) : "l"(rows) : "memory");
+    } else {
+        asm volatile("wmma.load.a.sync.aligned.row.m16n16k16.s8 {%0, %1}, [%2], 16;"
+                     : "=r"(out[0]), "=r"(out[1]) : "l"(rows) : "memory");
+    }
 #else
     out[0] = out[1] = rows[0];
     __trap();
@@ -132,12 +120,12 @@ template <int M, int N> DEVICE void multiply_squares(int (&sums)[M][N][8], const
     }
 }
 
-/// 16 rows of 16 sums to shared memory.
-DEVICE void store_square(int *rows, const int (&sums)[8]) {
+/// 16 rows of 16 sums to shared memory, `STRIDE` words from one to the next; they begin at multiples of 32 bytes.
+template <int STRIDE> DEVICE void store_square(int *rows, const int (&sums)[8]) {
 #if __CUDA_ARCH__ >= 720
     asm volatile("wmma.store.d.sync.aligned.row.m16n16k16.s32 [%0], {%1, %2, %3, %4, %5, %6, %7, %8}, %9;" ::"l"(rows),
                  "r"(sums[0]), "r"(sums[1]), "r"(sums[2]), "r"(sums[3]), "r"(sums[4]), "r"(sums[5]), "r"(sums[6]),
-                 "r"(sums[7]), "n"((int)SQUARE_STRIDE)
+                 "r"(sums[7]), "n"(STRIDE)
                  : "memory");
 #else
     rows[0] = sums[0];

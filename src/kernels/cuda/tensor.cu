@@ -3,28 +3,43 @@
 // `Squares` for sm_72 (wmma) are fed by conv_tile, from any input. `Fragments` for sm_80 (mma) are fed by tensor_tile,
 // which copies 16 bytes at a time straight to shared memory, three rounds ahead of what is multiplied.
 
+/// A warp's share of a tile on tensor cores: products of 16 pixels x `COLUMNS` channels, `M` of them down, `N` across.
+template <int PIXELS, int CHANNELS, int COLUMNS> struct Share {
+    enum { ACROSS = CHANNELS == 64 ? 2 : 1, M = PIXELS * ACROSS / 64, N = CHANNELS / ACROSS / COLUMNS };
+    int lane, row, column;
+
+    DEVICE_METHOD Share(int thread) {
+        int warp = thread / 32;
+        lane = thread % 32;
+        row = warp / ACROSS * 16 * M;
+        column = warp % ACROSS * COLUMNS * N;
+    }
+};
+
+/// Words from one row of 16 sums to the next in shared memory; rows begin at multiples of 32 bytes.
+enum { SQUARE_STRIDE = 24 };
+
 /// 128 in each byte.
 enum : u32 { LEFT_OUT = 0x80808080u };
 
-/// Products of 16 pixels x 16 channels in x 16 out. A warp has `16 * M` pixels x `16 * N` channels.
+/// Products of 16 pixels x 16 channels in x 16 out.
 ///
 /// wmma multiplies numbers of one kind only: activations are taken less 128, and 128 times the weights' sum, which each
 /// thread adds up over the cells that it stores, is given back at the end.
-template <int PIXELS, int CHANNELS> struct Squares {
-    enum { ACROSS = CHANNELS == 64 ? 2 : 1, M = PIXELS * ACROSS / 64, N = CHANNELS / ACROSS / 16 };
+template <int PIXELS, int CHANNELS> struct Squares : Share<PIXELS, CHANNELS, 16> {
+    typedef Share<PIXELS, CHANNELS, 16> Own;
+    using Own::lane;
+    using Own::row;
+    using Own::column;
+    enum { M = Own::M, N = Own::N };
     // Halves of a round, each in rows of 16 bytes. Four rows more, so that what a warp stores falls into 32 banks.
     typedef u32 Pixels[2][PIXELS + 4][4];
     typedef u32 Cells[2][CHANNELS + 4][4];
     int sums[M][N][8];
     int left_out[4];
-    int thread, lane, row, column;
+    int thread;
 
-    DEVICE_METHOD Squares(int thread) : sums(), left_out(), thread(thread) {
-        int warp = thread / 32;
-        lane = thread % 32;
-        row = warp / ACROSS * 16 * M;
-        column = warp % ACROSS * 16 * N;
-    }
+    DEVICE_METHOD Squares(int thread) : Own(thread), sums(), left_out(), thread(thread) {}
 
     DEVICE_METHOD void put_pixel(Pixels &pixels, int step, int pixel, u32 word) {
         pixels[step / 4][pixel][step % 4] = word ^ LEFT_OUT;
@@ -44,9 +59,9 @@ template <int PIXELS, int CHANNELS> struct Squares {
         for (int half = 0; half < 2; half++) {
             u32 from[M][2], by[N][2];
 #pragma unroll
-            for (int m = 0; m < M; m++) load_square_of_pixels(from[m], pixels[half][row + m * 16]);
+            for (int m = 0; m < M; m++) load_square<false>(from[m], pixels[half][row + m * 16]);
 #pragma unroll
-            for (int n = 0; n < N; n++) load_square_of_cells(by[n], cells[half][column + n * 16]);
+            for (int n = 0; n < N; n++) load_square<true>(by[n], cells[half][column + n * 16]);
             multiply_squares<M, N>(sums, from, by);
         }
     }
@@ -54,8 +69,9 @@ template <int PIXELS, int CHANNELS> struct Squares {
     DEVICE_METHOD void store(const Bases &bases, const ConvArgs &a, u32 first_pixel, u32 first_channel) {
         SHARED int left_out_by[STEPS][CHANNELS];
         SHARED ALIGNED(32) int squares[CONV_THREADS / 32][16][SQUARE_STRIDE];
-        if (thread < CHANNELS / 4 * STEPS) {
-            for (int i = 0; i < 4; i++) left_out_by[thread / 4 % STEPS][thread / 32 * 16 + thread % 4 * 4 + i] = left_out[i];
+        Quarter quarter(thread);
+        if (quarter.within(CHANNELS)) {
+            for (int i = 0; i < 4; i++) left_out_by[quarter.step][quarter.channel + i] = left_out[i];
         }
         __syncthreads();
         int(&own)[16][SQUARE_STRIDE] = squares[thread / 32];
@@ -71,7 +87,7 @@ template <int PIXELS, int CHANNELS> struct Squares {
             }
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                store_square(own[0], sums[m][n]);
+                store_square<SQUARE_STRIDE>(own[0], sums[m][n]);
                 warp_barrier();
                 for (int i = lane / 4; i < 16; i += 8) {
                     const int *from = &own[i][lane % 4 * 4];
@@ -89,34 +105,33 @@ KERNEL(square_64x64, CONV_THREADS, ConvArgs) { conv_tile<64, 64, Squares<64, 64>
 KERNEL(square_128x32, CONV_THREADS, ConvArgs) { conv_tile<128, 32, Squares<128, 32>>(bases, a); }
 KERNEL(square_256x16, CONV_THREADS, ConvArgs) { conv_tile<256, 16, Squares<256, 16>>(bases, a); }
 
-/// Products of 16 pixels x 32 channels in x 8 out. A warp has `16 * M` pixels x `8 * N` channels.
+/// Products of 16 pixels x 32 channels in x 8 out.
 ///
 /// Which channel is which column of a product is free: chosen so that a thread's sums of one pixel are those of four
 /// neighbouring channels, four threads' those of 16, and that its weights lie side by side.
-template <int PIXELS, int CHANNELS> struct Fragments {
-    enum { ACROSS = CHANNELS == 64 ? 2 : 1, M = PIXELS * ACROSS / 64, N = CHANNELS / ACROSS / 8 };
+template <int PIXELS, int CHANNELS> struct Fragments : Share<PIXELS, CHANNELS, 8> {
+    typedef Share<PIXELS, CHANNELS, 8> Own;
+    using Own::lane;
+    using Own::row;
+    using Own::column;
+    enum { M = Own::M, N = Own::N };
     // Two halves of 16 bytes; those of pixel p in the second one lie at p ^ 4, for banks' sake.
     typedef uint4 Pixels[2][PIXELS];
     // So many words more that eight (N = 4) or 16 (N = 2) threads' weights fall into 32 banks.
     typedef u32 Cells[STEPS][CHANNELS + (N == 4 ? 4 : 8)];
     int sums[M][N][4];
-    int lane, row, column;
 
-    DEVICE_METHOD Fragments(int thread) : sums() {
-        int warp = thread / 32;
-        lane = thread % 32;
-        row = warp / ACROSS * 16 * M;
-        column = warp % ACROSS * 8 * N;
-    }
+    DEVICE_METHOD Fragments(int thread) : Own(thread), sums() {}
 
-    DEVICE_METHOD static uint4 *place(Pixels &pixels, int half, int pixel) { return &pixels[half][pixel ^ half * 4]; }
+    /// Where a pixel's half lies.
+    DEVICE_METHOD static int place(int half, int pixel) { return pixel ^ half * 4; }
 
     DEVICE_METHOD void add(const Pixels &pixels, const Cells &cells) {
         u32 from[M][4], by[N][2];
 #pragma unroll
         for (int m = 0; m < M; m++) {
             int half = lane / 16, pixel = row + m * 16 + lane % 16;
-            load_matrices(from[m], &pixels[half][pixel ^ half * 4]);
+            load_matrices(from[m], &pixels[half][place(half, pixel)]);
         }
         int group = lane / 4, step = lane % 4;
 #pragma unroll
@@ -169,15 +184,14 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void tensor_tile(const Ba
     corners.set(a, first_pixel, thread);
     __syncthreads();
 
-    const u8 *input = at(bases, a.input), *pad_row = at(bases, a.pad_row), *weights = at(bases, a.weights);
+    const u8 *input = at(bases, a.input), *pad_row = at(bases, a.pad_row);
+    const uint4 *weights = at_as<const uint4>(bases, a.weights);
     int depth = (int)a.depth, kernel = (int)a.kernel;
-    int steps = kernel * kernel * depth, blocks = (int)div_up(a.channels, 16);
+    int steps = kernel * kernel * depth;
 
     // This thread copies one half of each round for every 64th pixel, and one quarter of a cell.
     int half = thread % 2;
-    int cell_step = thread / 4 % STEPS, cell_channel = thread / 32 * 16 + thread % 4 * 4;
-    int cell_block = (int)first_channel / 16 + thread / 32;
-    bool real_cell = cell_block < blocks;
+    Quarter quarter(thread);
     Cursor cursor = {0, 0, 0};
     cursor.skip(half * 4, kernel, depth);
 
@@ -196,14 +210,12 @@ template <int PIXELS, int CHANNELS, class Sums> DEVICE void tensor_tile(const Ba
             for (int i = 0; i < PIXELS * 2 / CONV_THREADS; i++) {
                 int m = thread / 2 + i * (CONV_THREADS / 2);
                 const u8 *from = real ? corners.tap(a, m, cursor, input, pad_row) : pad_row;
-                copy_16(Sums::place(pixels[next % ROUNDS_HELD], half, m), from, real);
+                copy_16(&pixels[next % ROUNDS_HELD][half][Sums::place(half, m)], from, real);
             }
             cursor.skip(STEPS, kernel, depth);
-            if (thread < CHANNELS / 4 * STEPS) {
-                int step = next * STEPS + cell_step;
-                bool real = real_cell && step < steps;
-                const u8 *from = weights + (real ? (cell_block * steps + step) * 64 + thread % 4 * 16 : 0);
-                copy_16(&cells[next % ROUNDS_HELD][cell_step][cell_channel], from, real);
+            if (quarter.within(CHANNELS)) {
+                const uint4 *from = quarter.of(a, weights, first_channel, next, steps);
+                copy_16(&cells[next % ROUNDS_HELD][quarter.step][quarter.channel], from ? from : weights, from);
             }
         }
         end_copies();
