@@ -2,17 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use image::RgbImage;
+
 use super::error::QuantError;
 use super::ranges::Ranges;
 use crate::detector::without_fourth;
 use crate::model::graph::Graph;
 use crate::reference::{Reference, to_unit};
-use crate::vision::{Letterbox, Pixels, Size, decode_image};
+use crate::vision::{Letterbox, LetterboxError, Pixels, Size, decode_image};
 
 /// Most pictures that are held out from the calibration.
 const MOST_HELD_OUT: usize = 32;
 /// One picture of so many is held out.
 const HELD_OUT_SHARE: usize = 4;
+/// Ranges for inputs below this (pixels of the longer side) also come from larger ones.
+const ENLARGED: usize = 640;
+/// Sides of an enlarged input are multiples of this, the stride of a P6 network.
+const ENLARGED_STEP: usize = 64;
 
 /// Observed ranges, and the pictures kept back.
 #[derive(Debug)]
@@ -27,6 +33,9 @@ pub struct Calibration {
 
 /// Runs the reference over pictures. `progress` is told how many are done.
 ///
+/// Where the input is small ([`enlarged`]), each picture is seen twice: so do channels speak up that answer to larger
+/// objects than these pictures have, but others may.
+///
 /// # Errors
 /// [`QuantError`] where no picture can be read, or the reference cannot run.
 pub fn calibrate(
@@ -36,21 +45,30 @@ pub fn calibrate(
     size: [usize; 2],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Calibration, QuantError> {
-    let [h, w] = size;
     let mut inputs = Inputs::new(size);
+    let mut larger = enlarged(size).map(Inputs::new);
     let mut calibration = Calibration { ranges: Ranges::new(graph), pictures: 0, held_out: Vec::new() };
     let held = (pictures.len() / HELD_OUT_SHARE).min(MOST_HELD_OUT);
     let is_held =
         |index: usize| held > 0 && (index + 1) * held / pictures.len() > index * held / pictures.len();
-    for (index, picture) in pictures.iter().enumerate() {
+    for (index, path) in pictures.iter().enumerate() {
         progress(index, pictures.len());
-        let Some(input) = inputs.read(picture) else { continue };
+        let Some(picture) = or_warn(decode_image(path), path) else { continue };
+        let Some(input) = or_warn(inputs.fit(&picture), path) else { continue };
         if is_held(index) {
             calibration.held_out.push(input);
             continue;
         }
-        reference
-            .observe(&to_unit(&input), h, w, |node, values, _| calibration.ranges.observe(node, values))?;
+        let mut see = |input: &[u8], [h, w]: [usize; 2]| {
+            reference
+                .observe(&to_unit(input), h, w, |node, values, _| calibration.ranges.observe(node, values))
+        };
+        see(&input, size)?;
+        if let Some(larger) = &mut larger
+            && let Some(input) = or_warn(larger.fit(&picture), path)
+        {
+            see(&input, larger.size)?;
+        }
         calibration.pictures += 1;
         if held == 0 {
             calibration.held_out.push(input);
@@ -63,7 +81,20 @@ pub fn calibrate(
     Ok(calibration)
 }
 
-/// Reads pictures as network inputs.
+/// Twice the size, but no more than [`ENLARGED`]: `None` where that is no larger.
+fn enlarged(size: [usize; 2]) -> Option<[usize; 2]> {
+    let longest = size[0].max(size[1]);
+    let to = ENLARGED.min(2 * longest);
+    let side = |v: usize| (v * to).div_ceil(longest).next_multiple_of(ENLARGED_STEP);
+    (to > longest).then(|| size.map(side))
+}
+
+/// A picture that cannot be used gives a warning and `None`.
+fn or_warn<T, E: std::fmt::Display>(result: Result<T, E>, path: &Path) -> Option<T> {
+    result.inspect_err(|error| log::warn!("{}: {error}; left out of the calibration", path.display())).ok()
+}
+
+/// Makes pictures network inputs.
 struct Inputs {
     size: [usize; 2],
     letterbox: Letterbox,
@@ -75,22 +106,27 @@ impl Inputs {
         Self { size, letterbox: Letterbox::new(), bytes: vec![0; size[0] * size[1] * 4] }
     }
 
-    /// `[height, width, 3]` bytes; `None`, with a warning, for a picture that cannot be read.
-    fn read(&mut self, path: &Path) -> Option<Vec<u8>> {
-        let picture = match decode_image(path) {
-            Ok(picture) => picture,
-            Err(error) => {
-                log::warn!("{}: {error}; left out of the calibration", path.display());
-                return None;
-            }
-        };
+    /// `[height, width, 3]` bytes.
+    fn fit(&mut self, picture: &RgbImage) -> Result<Vec<u8>, LetterboxError> {
         let input = Size { width: self.size[1], height: self.size[0] };
-        match self.letterbox.run(Pixels::from(&picture), input, 0, &mut self.bytes) {
-            Ok(_) => Some(without_fourth(&self.bytes)),
-            Err(error) => {
-                log::warn!("{}: {error}; left out of the calibration", path.display());
-                None
-            }
+        self.letterbox.run(Pixels::from(picture), input, 0, &mut self.bytes)?;
+        Ok(without_fourth(&self.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_inputs_are_enlarged() {
+        assert_eq!(enlarged([320, 320]), Some([640, 640]));
+        assert_eq!(enlarged([416, 416]), Some([640, 640]));
+        assert_eq!(enlarged([192, 320]), Some([384, 640]));
+        assert_eq!(enlarged([32, 64]), Some([64, 128]));
+        assert_eq!(enlarged([64, 32]), Some([128, 64]));
+        for as_large in [[640, 640], [384, 640], [640, 32], [1280, 1280]] {
+            assert_eq!(enlarged(as_large), None);
         }
     }
 }
