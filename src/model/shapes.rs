@@ -60,9 +60,14 @@ pub struct NodeCost {
 }
 
 impl Graph {
+    /// Pixels per cell of the head's coarsest level, of which input sizes are multiples; 1 without a head.
+    pub fn coarsest_stride(&self) -> usize {
+        self.detect().and_then(|d| d.strides.iter().max().copied()).unwrap_or(1).max(1)
+    }
+
     /// Output size of every node for an input of `h x w` pixels; the detection node gives (0, 0, 0).
     pub fn shapes(&self, h: usize, w: usize) -> Result<Vec<Shape>, ShapeError> {
-        let stride = self.detect().and_then(|d| d.strides.iter().max().copied()).unwrap_or(1).max(1);
+        let stride = self.coarsest_stride();
         if h == 0 || w == 0 || !h.is_multiple_of(stride) || !w.is_multiple_of(stride) {
             return Err(ShapeError::NotMultiple { height: h, width: w, stride });
         }

@@ -17,8 +17,6 @@ const MOST_HELD_OUT: usize = 32;
 const HELD_OUT_SHARE: usize = 4;
 /// Ranges for inputs below this (pixels of the longer side) also come from larger ones.
 const ENLARGED: usize = 640;
-/// Sides of an enlarged input are multiples of this, the stride of a P6 network.
-const ENLARGED_STEP: usize = 64;
 
 /// Observed ranges, and the pictures kept back.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ pub fn calibrate(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Calibration, QuantError> {
     let mut inputs = Inputs::new(size);
-    let mut larger = enlarged(size).map(Inputs::new);
+    let mut larger = enlarged(size, graph.coarsest_stride()).map(Inputs::new);
     let mut calibration = Calibration { ranges: Ranges::new(graph), pictures: 0, held_out: Vec::new() };
     let held = (pictures.len() / HELD_OUT_SHARE).min(MOST_HELD_OUT);
     let is_held =
@@ -81,11 +79,11 @@ pub fn calibrate(
     Ok(calibration)
 }
 
-/// Twice the size, but no more than [`ENLARGED`]: `None` where that is no larger.
-fn enlarged(size: [usize; 2]) -> Option<[usize; 2]> {
+/// Twice the size, but no more than [`ENLARGED`], in multiples of `stride`: `None` where that is no larger.
+fn enlarged(size: [usize; 2], stride: usize) -> Option<[usize; 2]> {
     let longest = size[0].max(size[1]);
     let to = ENLARGED.min(2 * longest);
-    let side = |v: usize| (v * to).div_ceil(longest).next_multiple_of(ENLARGED_STEP);
+    let side = |v: usize| (v * to).div_ceil(longest).next_multiple_of(stride);
     (to > longest).then(|| size.map(side))
 }
 
@@ -120,13 +118,14 @@ mod tests {
 
     #[test]
     fn small_inputs_are_enlarged() {
-        assert_eq!(enlarged([320, 320]), Some([640, 640]));
-        assert_eq!(enlarged([416, 416]), Some([640, 640]));
-        assert_eq!(enlarged([192, 320]), Some([384, 640]));
-        assert_eq!(enlarged([32, 64]), Some([64, 128]));
-        assert_eq!(enlarged([64, 32]), Some([128, 64]));
+        assert_eq!(enlarged([320, 320], 32), Some([640, 640]));
+        assert_eq!(enlarged([416, 416], 32), Some([640, 640]));
+        assert_eq!(enlarged([192, 320], 32), Some([384, 640]));
+        assert_eq!(enlarged([32, 64], 32), Some([64, 128]));
+        assert_eq!(enlarged([64, 32], 32), Some([128, 64]));
+        assert_eq!(enlarged([256, 384], 128), Some([512, 640]), "whole cells of the coarsest level");
         for as_large in [[640, 640], [384, 640], [640, 32], [1280, 1280]] {
-            assert_eq!(enlarged(as_large), None);
+            assert_eq!(enlarged(as_large, 32), None);
         }
     }
 }

@@ -71,9 +71,8 @@ pub fn build_with(
         dialect: String::new(),
         license: String::new(),
     });
-    let coarsest = graph.detect().and_then(|d| d.strides.iter().max().copied()).unwrap_or(1);
     // Large enough that layers of different strides also differ in size.
-    let probe = coarsest.saturating_mul(16).min(1 << 16);
+    let probe = graph.coarsest_stride().saturating_mul(16).min(1 << 16);
     graph.shapes(probe, probe)?;
     Ok(graph)
 }

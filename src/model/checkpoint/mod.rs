@@ -97,8 +97,8 @@ fn build<P: Params>(
 
 /// A size rounded up to whole cells of the coarsest level, at least the usual step.
 fn whole_cells(size: [usize; 2], graph: &Graph) -> [usize; 2] {
-    let coarsest = graph.detect().and_then(|d| d.strides.iter().max().copied()).unwrap_or(1);
-    size.map(|side| side.next_multiple_of(coarsest.clamp(SIZE_STEP, MAX_SIZE as usize)))
+    let step = graph.coarsest_stride().clamp(SIZE_STEP, MAX_SIZE as usize);
+    size.map(|side| side.next_multiple_of(step))
 }
 
 /// The module tree's root: `ema` where training kept one, else `model`, else the root itself.
