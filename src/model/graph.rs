@@ -227,6 +227,18 @@ impl Activation {
         }
     }
 
+    /// What it gives no less than.
+    pub fn bottom(self) -> f32 {
+        match self {
+            Activation::Identity | Activation::LeakyRelu { .. } => f32::NEG_INFINITY,
+            Activation::Relu | Activation::Relu6 => 0.0,
+            // At -1.2785 it is -0.278465.
+            Activation::Silu => -0.2785,
+            // At -1.5.
+            Activation::Hardswish => -0.375,
+        }
+    }
+
     /// Whether its numbers are numbers.
     pub fn is_finite(&self) -> bool {
         !matches!(self, Activation::LeakyRelu { slope } if !slope.is_finite())

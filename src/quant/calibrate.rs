@@ -21,11 +21,14 @@ const ENLARGED: usize = 640;
 /// Observed ranges, and the pictures kept back.
 #[derive(Debug)]
 pub struct Calibration {
-    /// What each channel did.
+    /// What each channel did on the pictures that are not held out.
     pub ranges: Ranges,
-    /// Pictures that the ranges come from.
+    /// What each channel did on all pictures.
+    pub all: Ranges,
+    /// All pictures.
     pub pictures: usize,
-    /// Pictures to measure on, `[height, width, 3]` bytes each: others than those, if there were enough.
+    /// Pictures to measure on, `[height, width, 3]` bytes each: others than those of [`Self::ranges`], if there
+    /// were enough.
     pub held_out: Vec<Vec<u8>>,
 }
 
@@ -45,7 +48,8 @@ pub fn calibrate(
 ) -> Result<Calibration, QuantError> {
     let mut inputs = Inputs::new(size);
     let mut larger = enlarged(size, graph.coarsest_stride()).map(Inputs::new);
-    let mut calibration = Calibration { ranges: Ranges::new(graph), pictures: 0, held_out: Vec::new() };
+    let mut ranges = [Ranges::new(graph), Ranges::new(graph)];
+    let (mut seen, mut held_out, mut last) = ([0, 0], Vec::new(), None);
     let held = (pictures.len() / HELD_OUT_SHARE).min(MOST_HELD_OUT);
     let is_held =
         |index: usize| held > 0 && (index + 1) * held / pictures.len() > index * held / pictures.len();
@@ -53,13 +57,10 @@ pub fn calibrate(
         progress(index, pictures.len());
         let Some(picture) = or_warn(decode_image(path), path) else { continue };
         let Some(input) = or_warn(inputs.fit(&picture), path) else { continue };
-        if is_held(index) {
-            calibration.held_out.push(input);
-            continue;
-        }
+        let part = usize::from(is_held(index));
+        let ranges = &mut ranges[part];
         let mut see = |input: &[u8], [h, w]: [usize; 2]| {
-            reference
-                .observe(&to_unit(input), h, w, |node, values, _| calibration.ranges.observe(node, values))
+            reference.observe(&to_unit(input), h, w, |node, values, _| ranges.observe(node, values))
         };
         see(&input, size)?;
         if let Some(larger) = &mut larger
@@ -67,16 +68,23 @@ pub fn calibrate(
         {
             see(&input, larger.size)?;
         }
-        calibration.pictures += 1;
-        if held == 0 {
-            calibration.held_out.push(input);
+        seen[part] += 1;
+        if held == 0 || is_held(index) {
+            held_out.push(input);
+        } else {
+            last = Some(input);
         }
     }
     progress(pictures.len(), pictures.len());
-    if calibration.pictures == 0 {
+    if seen == [0, 0] {
         return Err(QuantError::NoPictures { tried: pictures.len() });
     }
-    Ok(calibration)
+    let [ranges, of_held_out] = ranges;
+    let all = of_held_out.joined(&ranges);
+    // Where none of a part can be read, the other stands for it.
+    let ranges = if seen[0] == 0 { all.clone() } else { ranges };
+    held_out.extend(last.filter(|_| seen[1] == 0 && held > 0));
+    Ok(Calibration { ranges, all, pictures: seen[0] + seen[1], held_out })
 }
 
 /// Twice the size, but no more than [`ENLARGED`], in multiples of `stride`: `None` where that is no larger.

@@ -8,6 +8,7 @@ use super::error::QuantError;
 use super::float::check;
 use super::held_out::{HeldOut, fill};
 use super::ladder::{Attempt, Ladder};
+use super::quantise::quantise;
 use super::report::{LayerReport, Noise, Report};
 use crate::engine::Engine;
 use crate::kernels;
@@ -75,12 +76,14 @@ pub fn convert(
     let calibration = calibrate(&graph, &reference, request.pictures, request.size, &mut |done, all| {
         progress(Progress::Calibrating(done, all));
     })?;
-    let Calibration { ranges, pictures, held_out } = calibration;
+    let Calibration { ranges, all, pictures, held_out } = calibration;
     let held_out =
         HeldOut::new(&reference, held_out, request.size, graph.info.classes.len(), request.threads)?;
     let ladder = Ladder { graph: &graph, ranges: &ranges, held_out: &held_out, target: request.target_drop };
     let attempt = ladder.climb(&mut |what| progress(Progress::Trying(what)))?;
-    let Attempt { spread, float, mut parts, node_of, quality } = attempt;
+    let Attempt { spread, float, quality } = attempt;
+    // What was measured on the held-out pictures has not seen them; what is written has.
+    let (mut parts, node_of) = quantise(&graph, &all.by(spread), &float)?.into_parts(&graph);
     parts.source_sha256.clone_from(&request.source_sha256);
     parts.license.clone_from(&request.license);
     let report = Report {

@@ -85,6 +85,7 @@ fn least_squares(grid: &[f64], target: &[f64], weights: &[f64]) -> [f64; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::graph::Activation;
 
     #[test]
     fn hardswish_is_within_two_units_and_ends_as_relu() {
@@ -101,6 +102,19 @@ mod tests {
                     assert_eq!(act.apply(p), p.max(0), "full scale {full_scale}, x {x}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn activations_end_at_their_bottom() {
+        for (activation, gap) in [
+            (Activation::Silu, silu_gap as fn(f64) -> f64),
+            (Activation::Hardswish, hardswish_gap),
+            (Activation::Relu, |_| 0.0),
+        ] {
+            let least = (0..4000).map(|i| -gap(f64::from(i) / 1000.0)).fold(0.0, f64::min);
+            let bottom = f64::from(activation.bottom());
+            assert!(bottom <= least && least < bottom + 1e-4, "{activation:?}: {least}, not {bottom}");
         }
     }
 

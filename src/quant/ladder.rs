@@ -8,11 +8,9 @@
 use super::QuantError;
 use super::float::forced_float;
 use super::held_out::{HeldOut, Quality};
-use super::quantise::{Quantised, quantise};
+use super::quantise::quantise;
 use super::ranges::{Ranges, Spread};
 use crate::model::graph::{Graph, NodeId, Op};
-use crate::weights::Card;
-use crate::weights::write::ModelParts;
 
 /// What is tried where the default does not do. Nothing narrower: it measures well on pictures like those of the
 /// calibration, and loses several times as much on others.
@@ -29,10 +27,6 @@ pub struct Attempt {
     pub spread: Spread,
     /// Per node of the graph, whether it is computed in f32.
     pub float: Vec<bool>,
-    /// The model, without report and origin.
-    pub parts: ModelParts,
-    /// As of [`Quantised`].
-    pub node_of: Vec<NodeId>,
     /// How good.
     pub quality: Quality,
 }
@@ -120,24 +114,15 @@ impl Ladder<'_> {
     }
 
     fn attempt(&self, spread: Spread, float: Vec<bool>) -> Result<Attempt, QuantError> {
-        let Quantised { graph, tensors, node_of } = quantise(self.graph, &self.ranges.by(spread), &float)?;
-        let parts = ModelParts {
-            graph,
-            tensors,
-            info: self.graph.info.clone(),
-            report: String::new(),
-            source_sha256: String::new(),
-            license: String::new(),
-            card: Card::default(),
-        };
-        let quality = self.held_out.measure(&parts)?;
+        let quantised = quantise(self.graph, &self.ranges.by(spread), &float)?;
+        let quality = self.held_out.measure(&quantised.into_parts(self.graph).0)?;
         let lost = quality.drop.map_or_else(|| "unknown".into(), |drop| format!("{drop:.2} points"));
         let f32s = float.iter().filter(|&&float| float).count();
         log::info!(
             "ranges {spread}, {f32s} nodes in f32: noise {:.5} of the signal, estimated loss {lost}",
             quality.error
         );
-        Ok(Attempt { spread, float, parts, node_of, quality })
+        Ok(Attempt { spread, float, quality })
     }
 }
 

@@ -11,8 +11,9 @@ use super::weights::{
 };
 use crate::kernels::{Act, Layout, pack};
 use crate::model::graph::{Activation, Conv, ConvShape, DynamicConv, Graph, NodeId, Op};
+use crate::weights::Card;
 use crate::weights::graph::{ActQuant, QAct, QGraph, QNode, QOp, QOutput, inherited};
-use crate::weights::write::TensorData;
+use crate::weights::write::{ModelParts, TensorData};
 
 /// The quantised graph with its tensors by full name.
 #[derive(Debug)]
@@ -23,6 +24,22 @@ pub struct Quantised {
     pub tensors: HashMap<String, TensorData>,
     /// For each node of the f32 graph, the node of [`Self::graph`] whose output stands for it.
     pub node_of: Vec<NodeId>,
+}
+
+impl Quantised {
+    /// The model of `graph`, without report and origin, and [`Self::node_of`].
+    pub fn into_parts(self, graph: &Graph) -> (ModelParts, Vec<NodeId>) {
+        let parts = ModelParts {
+            graph: self.graph,
+            tensors: self.tensors,
+            info: graph.info.clone(),
+            report: String::new(),
+            source_sha256: String::new(),
+            license: String::new(),
+            card: Card::default(),
+        };
+        (parts, self.node_of)
+    }
 }
 
 /// Quantises a fused graph. Nodes whose `float` is set are computed in f32, and so are those of
@@ -255,8 +272,9 @@ impl Builder<'_> {
             | Op::DynamicConv(DynamicConv { activation: Activation::Relu6, .. }) => RELU6_TOP,
             _ => f32::INFINITY,
         };
+        let bottom = self.bottom(id);
         for (low, high) in self.ranges.channels(id) {
-            let high = high.min(top);
+            let (low, high) = (low.max(bottom), high.min(top));
             let mut step = ((high - low) / 255.0).max(1e-9);
             if full_scale > 0.0 {
                 step = full_scale / (full_scale / step).floor().clamp(1.0, 32767.0);
@@ -265,6 +283,19 @@ impl Builder<'_> {
             quant.zero.push((-low / step).round_ties_even().clamp(0.0, 255.0) as u8);
         }
         quant
+    }
+
+    /// What a node's output is never less than, whatever was or was not observed.
+    fn bottom(&self, id: NodeId) -> f32 {
+        let node = &self.graph.nodes[id];
+        match &node.op {
+            Op::Conv(Conv { activation, .. }) | Op::DynamicConv(DynamicConv { activation, .. })
+                if node.inputs.len() == 1 =>
+            {
+                activation.bottom()
+            }
+            _ => f32::NEG_INFINITY,
+        }
     }
 
     /// Quantises and packs a dynamic convolution's experts.

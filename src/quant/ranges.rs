@@ -11,7 +11,8 @@ use crate::model::graph::{Graph, NodeId};
 /// detections, half of the way 5 %. The tensor's range for all cuts off nothing and rounds quiet channels coarsely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Spread {
-    /// How far, in quarters and geometrically, from the channel's own range (0) to its tensor's (4).
+    /// How far, in quarters and geometrically, from the channel's own range (0) to its tensor's (4). Maps of the
+    /// coarsest level always take their tensor's.
     pub quarters: u8,
     /// Per cent of that which is taken: above 100 leaves room for what no calibration picture showed.
     pub percent: u16,
@@ -39,6 +40,14 @@ struct Channel {
     sum: f64,
 }
 
+impl Channel {
+    fn add(&mut self, other: &Self) {
+        self.low = self.low.min(other.low);
+        self.high = self.high.max(other.high);
+        self.sum += other.sum;
+    }
+}
+
 /// What each channel of each node did over the calibration pictures.
 #[derive(Debug, Clone)]
 pub struct Ranges {
@@ -50,13 +59,40 @@ pub struct Ranges {
 struct Node {
     channels: Vec<Channel>,
     pixels: usize,
+    /// Whether its map is of the coarsest level: that has the fewest pixels, and channels that answer to what few
+    /// pictures show, so that their extremes say least.
+    coarsest: bool,
+}
+
+/// For each node, whether its map is of the coarsest level.
+fn coarsest(graph: &Graph) -> Vec<bool> {
+    let stride = graph.coarsest_stride();
+    // The input that is one pixel there; without a head nothing is said of levels.
+    let shapes = if stride > 1 { graph.shapes(stride, stride).unwrap_or_default() } else { Vec::new() };
+    let mut coarsest: Vec<bool> = shapes.iter().map(|&(h, w, _)| (h, w) == (1, 1)).collect();
+    coarsest.resize(graph.nodes.len(), false);
+    coarsest
 }
 
 impl Ranges {
     /// Empty ranges for a graph.
     pub fn new(graph: &Graph) -> Self {
-        let empty = |channels| Node { channels: vec![Channel::default(); channels], pixels: 0 };
-        Self { nodes: graph.nodes.iter().map(|n| empty(n.channels)).collect(), spread: Spread::default() }
+        let empty =
+            |channels, coarsest| Node { channels: vec![Channel::default(); channels], pixels: 0, coarsest };
+        let nodes = graph.nodes.iter().zip(coarsest(graph)).map(|(n, coarsest)| empty(n.channels, coarsest));
+        Self { nodes: nodes.collect(), spread: Spread::default() }
+    }
+
+    /// With what another of the same graph was shown.
+    #[must_use]
+    pub fn joined(mut self, other: &Self) -> Self {
+        for (node, other) in self.nodes.iter_mut().zip(&other.nodes) {
+            for (channel, other) in node.channels.iter_mut().zip(&other.channels) {
+                channel.add(other);
+            }
+            node.pixels += other.pixels;
+        }
+        self
     }
 
     /// The same, read in another way.
@@ -73,19 +109,15 @@ impl Ranges {
     pub fn observe(&mut self, node: NodeId, values: &[f32]) {
         let node = &mut self.nodes[node];
         let channels = node.channels.len().max(1);
-        let mut here = vec![(0.0f32, 0.0f32, 0.0f64); channels];
+        let mut here = vec![Channel::default(); channels];
         for pixel in values.chunks_exact(channels) {
-            for ((low, high, sum), &v) in here.iter_mut().zip(pixel) {
+            for (Channel { low, high, sum }, &v) in here.iter_mut().zip(pixel) {
                 *low = low.min(v);
                 *high = high.max(v);
                 *sum += f64::from(v);
             }
         }
-        for (channel, (low, high, sum)) in node.channels.iter_mut().zip(here) {
-            channel.low = channel.low.min(low);
-            channel.high = channel.high.max(high);
-            channel.sum += sum;
-        }
+        node.channels.iter_mut().zip(&here).for_each(|(channel, here)| channel.add(here));
         node.pixels += values.len() / channels;
     }
 
@@ -97,7 +129,8 @@ impl Ranges {
 
     /// Least and largest value per channel that int8 is to hold.
     pub fn channels(&self, node: NodeId) -> Vec<(f32, f32)> {
-        let channels = &self.nodes[node].channels;
+        let Node { channels, coarsest, .. } = &self.nodes[node];
+        let quarters = if *coarsest { 4 } else { self.spread.quarters };
         let margin = f32::from(self.spread.percent) / 100.0;
         let widest = channels.iter().map(|c| c.high - c.low).fold(0.0, f32::max).max(1e-6);
         let widened = |c: &Channel| {
@@ -107,7 +140,7 @@ impl Ranges {
             }
             // Powers by square roots: exact operations, the same on every machine.
             let half = (widest / width).sqrt();
-            let stretch = match self.spread.quarters {
+            let stretch = match quarters {
                 0 => 1.0,
                 1 => half.sqrt(),
                 2 => half,
@@ -123,12 +156,53 @@ impl Ranges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::graph::{ModelInfo, Node, Op};
+    use crate::model::graph::{Activation, Conv, ConvShape, Detect, ModelInfo, Node, Op, Padding};
+
+    fn node(op: Op, inputs: Vec<NodeId>, channels: usize) -> Node {
+        Node { name: "node".into(), op, inputs, channels }
+    }
+
+    /// Halves the map; four channels.
+    fn halving(c_in: usize, input: NodeId) -> Node {
+        let padding = Padding::Fixed(0);
+        let shape = ConvShape { c_in, c_out: 4, kernel: 1, stride: 2, dilation: 1, groups: 1, padding };
+        let weight = vec![0.0; 4 * c_in];
+        let conv = Conv { shape, weight, bias: vec![0.0; 4], activation: Activation::Identity };
+        node(Op::Conv(conv), vec![input], 4)
+    }
+
+    #[test]
+    fn the_coarsest_level_takes_the_tensors_range() {
+        let detect = Detect { classes: 4, reg_max: 1, strides: vec![2, 4] };
+        let nodes = vec![
+            node(Op::Input, vec![], 3),
+            halving(3, 0),
+            halving(4, 1),
+            node(Op::Detect(detect), vec![1, 1, 2, 2], 0),
+        ];
+        let mut ranges = Ranges::new(&Graph { nodes, info: ModelInfo::default() });
+        for node in [1, 2] {
+            ranges.observe(node, &[16.0, 1.0, 1.0, 1.0]);
+        }
+        assert_eq!(ranges.channels(1), [(0.0, 16.0), (0.0, 8.0), (0.0, 8.0), (0.0, 8.0)]);
+        assert_eq!(ranges.channels(2), [(0.0, 16.0); 4]);
+    }
+
+    #[test]
+    fn joined_ranges_hold_what_both_saw() {
+        let graph = Graph { nodes: vec![node(Op::Input, vec![], 2)], info: ModelInfo::default() };
+        let (mut one, mut other) = (Ranges::new(&graph), Ranges::new(&graph));
+        one.observe(0, &[4.0, -1.0]);
+        other.observe(0, &[1.0, 3.0, -2.0, 1.0]);
+        let (mut both, joined) = (one.clone(), one.joined(&other));
+        both.observe(0, &[1.0, 3.0, -2.0, 1.0]);
+        assert_eq!(joined.channels(0), both.channels(0));
+        assert_eq!(joined.means(0), [1.0, 1.0]);
+    }
 
     #[test]
     fn quiet_channels_are_widened() {
-        let node = Node { name: "input".into(), op: Op::Input, inputs: vec![], channels: 3 };
-        let graph = Graph { nodes: vec![node], info: ModelInfo::default() };
+        let graph = Graph { nodes: vec![node(Op::Input, vec![], 3)], info: ModelInfo::default() };
         let mut ranges = Ranges::new(&graph);
         ranges.observe(0, &[16.0, -1.0, 0.0, -16.0, 0.0, 0.0]);
         let channels = ranges.channels(0);

@@ -15,7 +15,8 @@ pub struct Report {
     /// show too little.
     #[serde(default)]
     pub estimated_drop: Option<f64>,
-    /// Pictures that drop and raw outputs were measured on; not calibrated on, if there were enough.
+    /// Pictures that drop and raw outputs were measured on, by a model whose ranges had not seen them, if there
+    /// were enough.
     #[serde(default)]
     pub held_out_pictures: usize,
     /// Signal to noise of the raw outputs.
