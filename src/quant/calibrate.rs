@@ -25,7 +25,7 @@ pub struct Calibration {
     pub ranges: Ranges,
     /// What each channel did on all pictures.
     pub all: Ranges,
-    /// All pictures.
+    /// Pictures that could be read.
     pub pictures: usize,
     /// Pictures to measure on, `[height, width, 3]` bytes each: others than those of [`Self::ranges`], if there
     /// were enough.
@@ -69,7 +69,7 @@ pub fn calibrate(
             see(&input, larger.size)?;
         }
         seen[part] += 1;
-        if held == 0 || is_held(index) {
+        if held == 0 || part == 1 {
             held_out.push(input);
         } else {
             last = Some(input);
