@@ -15,9 +15,8 @@ use ghostlight::model::graph::{Activation, Graph, NodeId, Op};
 use ghostlight::quant::quantise;
 use ghostlight::quant::report::Noise;
 use ghostlight::reference::{Outputs, Reference, to_unit};
+use ghostlight::weights::Model;
 use ghostlight::weights::graph::QOp;
-use ghostlight::weights::write::ModelParts;
-use ghostlight::weights::{Card, Model};
 
 /// Convolutions in groups, dilated, depthwise, with an even window.
 const ODD: &str = "nc: 2
@@ -54,16 +53,8 @@ fn graphs() -> Vec<(String, Graph)> {
 /// What a model of these nodes in f32 gives, and for each node of the graph its node there.
 fn model(graph: &Graph, float: &[bool]) -> (Arc<Model>, Vec<NodeId>) {
     let quantised = quantise(graph, &models::observed_ranges(graph, SIZE), float).unwrap();
-    let parts = ModelParts {
-        graph: quantised.graph,
-        info: graph.info.clone(),
-        tensors: quantised.tensors,
-        report: String::new(),
-        source_sha256: String::new(),
-        license: String::new(),
-        card: Card::default(),
-    };
-    (Arc::new(Model::from_bytes(&parts.to_bytes().unwrap()).unwrap()), quantised.node_of)
+    let (parts, node_of) = quantised.into_parts(graph);
+    (Arc::new(Model::from_bytes(&parts.to_bytes().unwrap()).unwrap()), node_of)
 }
 
 fn run(engine: &mut Engine) -> Vec<u32> {

@@ -12,7 +12,6 @@ use ghostlight::model::spec::ModelSpec;
 use ghostlight::quant::quantise;
 use ghostlight::quant::ranges::Ranges;
 use ghostlight::reference::Reference;
-use ghostlight::weights::Card;
 use ghostlight::weights::write::ModelParts;
 
 /// Two levels, every operation but squeeze-and-excite, some 250 KB.
@@ -90,16 +89,8 @@ pub fn parts(graph: &Graph, ranges: &Ranges) -> ModelParts {
 
 /// A model to be written, some nodes in f32.
 pub fn mixed_parts(graph: &Graph, ranges: &Ranges, float: &[bool]) -> ModelParts {
-    let quantised = quantise(graph, ranges, float).unwrap();
-    ModelParts {
-        graph: quantised.graph,
-        info: graph.info.clone(),
-        tensors: quantised.tensors,
-        report: String::new(),
-        source_sha256: "0123456789abcdef".into(),
-        license: "test".into(),
-        card: Card::default(),
-    }
+    let (parts, _) = quantise(graph, ranges, float).unwrap().into_parts(graph);
+    ModelParts { source_sha256: "0123456789abcdef".into(), license: "test".into(), ..parts }
 }
 
 /// [`TINY`] as a model file.
