@@ -103,6 +103,34 @@ fn a_conversion_gives_the_stored_bytes_with_any_number_of_threads() {
     }
 }
 
+/// Of four pictures the last is held out. Where it or the others cannot be read, what is left does for both.
+#[test]
+fn pictures_that_cannot_be_read_are_made_up_for() {
+    let size = [64, 64];
+    for broken in [&[3][..], &[0, 1, 2]] {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures: Vec<_> = (0..4).map(|seed| folder.path().join(format!("{seed}.png"))).collect();
+        for (seed, path) in pictures.iter().enumerate() {
+            if broken.contains(&seed) {
+                std::fs::write(path, "no picture").unwrap();
+            } else {
+                models::save_picture(path, seed, size);
+            }
+        }
+        let request = Request {
+            pictures: &pictures,
+            size,
+            source_sha256: "of a checkpoint".into(),
+            license: "none".into(),
+            threads: 1,
+            target_drop: None,
+        };
+        let report = convert(models::graph(TINY), &request, &mut |_| {}).unwrap().report;
+        assert_eq!((report.calibration_pictures, report.held_out_pictures), (4 - broken.len(), 1));
+        assert!(report.outputs.class_logits_db > 10.0, "{broken:?}: {:?}", report.outputs);
+    }
+}
+
 #[test]
 fn kernels_threads_and_plans_give_the_same_bits() {
     let mut ran = Vec::new();
