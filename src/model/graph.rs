@@ -227,15 +227,17 @@ impl Activation {
         }
     }
 
-    /// What it gives no less than.
-    pub fn bottom(self) -> f32 {
+    /// What it gives no less and no more than.
+    pub fn bounds(self) -> (f32, f32) {
+        let (least, most) = (f32::NEG_INFINITY, f32::INFINITY);
         match self {
-            Activation::Identity | Activation::LeakyRelu { .. } => f32::NEG_INFINITY,
-            Activation::Relu | Activation::Relu6 => 0.0,
+            Activation::Identity | Activation::LeakyRelu { .. } => (least, most),
+            Activation::Relu => (0.0, most),
+            Activation::Relu6 => (0.0, 6.0),
             // At -1.2785 it is -0.278465.
-            Activation::Silu => -0.2785,
+            Activation::Silu => (-0.2785, most),
             // At -1.5.
-            Activation::Hardswish => -0.375,
+            Activation::Hardswish => (-0.375, most),
         }
     }
 

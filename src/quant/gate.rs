@@ -106,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn activations_end_at_their_bottom() {
+    fn activations_end_at_their_bounds() {
         for (activation, gap) in [
             (Activation::Silu, silu_gap as fn(f64) -> f64),
             (Activation::Hardswish, hardswish_gap),
             (Activation::Relu, |_| 0.0),
         ] {
             let least = (0..4000).map(|i| -gap(f64::from(i) / 1000.0)).fold(0.0, f64::min);
-            let bottom = f64::from(activation.bottom());
+            let bottom = f64::from(activation.bounds().0);
             assert!(bottom <= least && least < bottom + 1e-4, "{activation:?}: {least}, not {bottom}");
         }
     }

@@ -69,9 +69,6 @@ pub fn quantise(graph: &Graph, ranges: &Ranges, float: &[bool]) -> Result<Quanti
     Ok(Quantised { graph: QGraph { nodes }, tensors, node_of })
 }
 
-/// Where ReLU6 clips.
-const RELU6_TOP: f32 = 6.0;
-
 struct Builder<'a> {
     graph: &'a Graph,
     ranges: &'a Ranges,
@@ -257,7 +254,7 @@ impl Builder<'_> {
         match activation {
             Activation::Identity | Activation::Relu | Activation::LeakyRelu { .. } => least,
             // Saturation to 16 bits is its upper end.
-            Activation::Relu6 => f64::from(RELU6_TOP),
+            Activation::Relu6 => f64::from(activation.bounds().1),
             Activation::Silu => beyond(gate::SILU_REACH, least),
             Activation::Hardswish => beyond(gate::HARDSWISH_REACH, least),
         }
@@ -267,12 +264,7 @@ impl Builder<'_> {
     /// whole fractions of it, so that the epilogue's multipliers are exact.
     fn own_quant(&self, id: NodeId, full_scale: f32) -> ActQuant {
         let mut quant = ActQuant::default();
-        let top = match &self.graph.nodes[id].op {
-            Op::Conv(Conv { activation: Activation::Relu6, .. })
-            | Op::DynamicConv(DynamicConv { activation: Activation::Relu6, .. }) => RELU6_TOP,
-            _ => f32::INFINITY,
-        };
-        let bottom = self.bottom(id);
+        let (bottom, top) = self.bounds(id);
         for (low, high) in self.ranges.channels(id) {
             let (low, high) = (low.max(bottom), high.min(top));
             let mut step = ((high - low) / 255.0).max(1e-9);
@@ -285,16 +277,17 @@ impl Builder<'_> {
         quant
     }
 
-    /// What a node's output is never less than, whatever was or was not observed.
-    fn bottom(&self, id: NodeId) -> f32 {
+    /// What a node's output is never less and never more than, whatever was observed and made of it.
+    fn bounds(&self, id: NodeId) -> (f32, f32) {
         let node = &self.graph.nodes[id];
         match &node.op {
+            // A residual is added after the activation.
             Op::Conv(Conv { activation, .. }) | Op::DynamicConv(DynamicConv { activation, .. })
                 if node.inputs.len() == 1 =>
             {
-                activation.bottom()
+                activation.bounds()
             }
-            _ => f32::NEG_INFINITY,
+            _ => Activation::Identity.bounds(),
         }
     }
 
